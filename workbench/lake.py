@@ -1,0 +1,360 @@
+"""Where rows live: every version of every record, read as of any instant.
+
+Current = `valid_to is null`; as of t = `valid_from <= t and (valid_to is null or t < valid_to)`. Before a field's
+`history_from` (table `field`) its value is unknown, and null is what a reader gets, never today's value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from workbench import schema
+from workbench.errors import WorkbenchError
+from workbench.store import Store
+
+_ARROW = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "money": pa.decimal128(18, 2), "bool": pa.bool_(),
+          "date": pa.date32(), "time": pa.timestamp("us")}
+_FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text", "history_from": "time", "kind": "text",
+          "meaning": "text", "personal": "bool"}
+_FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text",
+            "detail": "text", "n": "int"}
+_ID = re.compile(r"^[a-z0-9_]+:.+")
+_SIMPLE = r"^x_[a-z0-9_]+$"
+
+
+def _arrow_schema(kinds: dict[str, str]) -> pa.Schema:
+    return pa.schema([(name, _ARROW[kind]) for name, kind in kinds.items()])
+
+
+def _entity_kinds(entity: str) -> dict[str, str]:
+    return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(entity).fields.values()}
+
+
+def _quoted(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def open_lake(path: str | Path | None = None, version: int | None = None, create: bool = False) -> "Lake":
+    """Open the lake at `path` (default: WORKBENCH_LAKE or data/lake), pinned to publish `version` where one is given.
+
+    A scheduled run pins its version through WORKBENCH_LAKE_VERSION, so that its notebooks see one state.
+    """
+    from workbench.settings import settings
+
+    folder = Path(path) if path else settings().lake
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not folder.is_dir():
+        raise WorkbenchError(f"There is no lake at {folder}.", fix="Run `workbench demo` or `workbench import MAPPING.toml`, or name another with --lake.")
+    if version is None and not create and os.environ.get("WORKBENCH_LAKE_VERSION"):
+        version = int(os.environ["WORKBENCH_LAKE_VERSION"])
+    return Lake(Store(folder, version))
+
+
+class Lake:
+    """A lake opened at one published version; writing moves it to the version that it publishes."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._writing = False
+        self._connections: dict[datetime | None, tuple[int, duckdb.DuckDBPyConnection]] = {}
+
+    @property
+    def path(self) -> Path:
+        """The lake's folder."""
+        return self.store.path
+
+    @property
+    def version(self) -> int:
+        """Number of the publish that is read; -1 before the first."""
+        return self.store.version
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def relation_sql(self, table: str, kinds: dict[str, str]) -> str:
+        """SQL that reads every row of a Delta table as published, or no row at all where it is absent."""
+        files = self.store.files(table)
+        if not files:
+            types = {c: schema.DUCKDB_TYPES[kind] for c, kind in kinds.items()} | self._stored_types(table)
+            empty = ", ".join(f"null::{kind} as {name}" for name, kind in types.items())
+            return f"(select {empty} where false)"
+        names = self.columns(table) if table in schema.ENTITIES else list(kinds)
+        return f"(select {', '.join(names)} from read_parquet([{', '.join(map(_quoted, files))}], union_by_name = true))"
+
+    def _stored_types(self, table: str) -> dict[str, str]:
+        if table not in self.store.heads:
+            return {}
+        return {f.name: _duck_type(f.type) for f in pa.schema(self.store.open(table).schema().to_arrow())}
+
+    def columns(self, entity: str) -> list[str]:
+        """The columns of an entity's table: version columns, canonical fields, then x_ fields."""
+        if entity in self.store.heads:
+            return [f.name for f in self.store.open(entity).schema().fields]
+        return list(_entity_kinds(entity))
+
+    def fields(self) -> pd.DataFrame:
+        """Table `field`: one row a source, entity and field that differs from the schema's defaults."""
+        return duckdb.sql(f"select * from {self.relation_sql('field', _FIELD)} order by source, entity, field").df()
+
+    def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame | None = None) -> str:
+        """Select list in which a field is null where it was not known yet at SQL expression `instant`."""
+        fields = self.fields() if fields is None else fields
+        rows = fields[(fields["entity"] == entity) & (fields["history_from"].notna() | (fields["known_at"] == "current_only"))]
+        masks: dict[str, list[str]] = {}
+        for row in rows.itertuples():
+            unknown = f"{instant} < recorded_at" if row.known_at == "current_only" else f"{instant} < TIMESTAMP '{row.history_from}'"
+            masks.setdefault(row.field, []).append(f"when id[:{len(row.source) + 1}] = '{row.source}:' and {unknown} then null")
+        return ", ".join(f"case {' '.join(masks[c])} else {c} end as {c}" if c in masks else c for c in self.columns(entity))
+
+    def connection(self, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with a view an entity (current, or as of an instant), `<entity>_versions`, `field`, `finding`."""
+        known, version = self._connections.get(as_of, (None, None)), tuple(sorted(self.store.heads.items()))
+        if known[0] == version:
+            return known[1]
+        connection = duckdb.connect()
+        connection.execute("set TimeZone = 'UTC'")
+        fields = self.fields()
+        for entity in schema.ENTITIES:
+            versions = self.relation_sql(entity, _entity_kinds(entity))
+            connection.execute(f"create view {entity}_versions as select * from {versions}")
+            if as_of is None:
+                columns, when = "*", "valid_to is null and deleted_at is null"
+            else:
+                t = f"TIMESTAMP '{as_of.isoformat(sep=' ')}'"
+                columns = self.masked_columns(entity, t, fields)
+                when = f"valid_from <= {t} and (valid_to is null or {t} < valid_to) and (deleted_at is null or deleted_at > {t})"
+            connection.execute(f"create view {entity} as select {columns} from {entity}_versions where {when}")
+        connection.execute(f"create view field as select * from {self.relation_sql('field', _FIELD)}")
+        connection.execute(f"create view finding as select * from {self.relation_sql('finding', _FINDING)}")
+        self._connections[as_of] = (version, connection)
+        return connection
+
+    def sql(self, query: str, as_of: datetime | None = None) -> duckdb.DuckDBPyRelation:
+        """A relation over the views (see `connection`); `.df()` gives pandas."""
+        return self.connection(as_of).sql(query)
+
+    def read(self, entity: str, as_of: datetime | None = None, columns: list[str] | None = None) -> pd.DataFrame:
+        """One row a record that stands at `as_of` (None = now known), ordered by id; money as float, times naive UTC."""
+        schema.entity(entity)
+        missing = set(columns or []) - set(self.columns(entity))
+        if missing:
+            raise WorkbenchError(f"{entity} has no column {', '.join(sorted(missing))}.", fix="`workbench dictionary` lists them.")
+        names = ", ".join(columns) if columns else "*"
+        return self.sql(f"select {names} from {entity} order by id", as_of).df()
+
+    def history(self, entity: str, fields: list[str]) -> pd.DataFrame:
+        """Transitions: one row a record, field and change: id, at, field, old, new (as text; the first value has old null)."""
+        schema.entity(entity)
+        parts = [f"select id, valid_from as \"at\", '{f}' as field, lag({f}::varchar) over w as old, {f}::varchar as new, "
+                 f"row_number() over w as n from {entity}_versions window w as (partition by id order by valid_from)" for f in fields]
+        return self.sql(f"""select id, "at", field, old, new from ({' union all '.join(parts)})
+            where old is distinct from new order by id, "at", field""").df()
+
+    def entities(self) -> list[str]:
+        """Entities that have rows."""
+        return [e for e in schema.ENTITIES if not self.is_empty(e)]
+
+    def is_empty(self, entity: str) -> bool:
+        """No record of this entity was ever seen."""
+        return not self.store.files(entity)
+
+    def sources(self) -> pd.DataFrame:
+        """One row a source and entity: n_records, first_valid_from, last_valid_from, last_recorded_at."""
+        parts = [f"select split_part(id, ':', 1) as source, '{e}' as entity, count(distinct id) as n_records, min(valid_from) as "
+                 f"first_valid_from, max(valid_from) as last_valid_from, max(recorded_at) as last_recorded_at from {e}_versions group by 1" for e in self.entities()]
+        if not parts:
+            return pd.DataFrame(columns=["source", "entity", "n_records", "first_valid_from", "last_valid_from", "last_recorded_at"])
+        return self.sql(" union all ".join(parts) + " order by source, entity").df()
+
+    def latest_event(self, source: str | None = None) -> datetime | None:
+        """The latest instant that any version begins (of `source`); None for an empty lake."""
+        found = self.sources()
+        found = found if source is None else found[found["source"] == source]
+        return None if found.empty else found["last_valid_from"].max().to_pydatetime()
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writer(self, timeout: float = 60) -> Iterator["Lake"]:
+        """Several writes published together at the end; anything raised publishes nothing."""
+        if self._writing:
+            yield self
+            return
+        with self.store.writer(timeout):
+            self._writing = True
+            try:
+                yield self
+            finally:
+                self._writing = False
+
+    def upsert(self, entity: str, frame: pd.DataFrame, *, at: datetime, origin: str = "sync_diff") -> dict[str, int]:
+        """Bring records to the state that `frame` (id and any fields) tells at instant `at`; columns left out keep their value.
+
+        Idempotent. Closes the version that differs and opens one at `at`; a record of the same instant is replaced.
+        Returns {new, changed, same}. Refuses what breaks the schema, and an `at` before a record's latest version.
+        """
+        with self.writer():
+            given = self._prepare(entity, frame, [])
+            given_columns = [c for c in given.column_names if c != "id"]
+            plan = self._upsert_plan(entity, given, given_columns, at, origin)
+            counts = {k: int(v) for k, v in plan.sql("""select count(*) filter (was is null) as new, count(*) filter (was is not null and differs)
+                as changed, count(*) filter (was is not null and not differs) as same from plan""").df().iloc[0].items()}
+            late = plan.sql("select id from plan where differs and was > new_from limit 3").fetchall()
+            if late:
+                raise WorkbenchError(f"{entity} {', '.join(r[0] for r in late)}: changed at {at}, but a later version stands already.",
+                                     fix="Load the whole history with load_versions.")
+            columns = self.columns(entity)
+            if counts["new"] and not counts["changed"]:
+                self.store.append(entity, plan.sql(f"select {', '.join(columns)} from opened where differs").to_arrow_table())
+            elif counts["changed"]:
+                source = plan.sql(f"""select *, null::varchar as merge_key, null::varchar as act from (select {', '.join(columns)} from opened where differs)
+                    union all by name select p.id, p.id as merge_key, p.new_from as valid_from, case when p.was = p.new_from then 'replace' else 'close' end as act
+                    from plan p where differs and was is not null""").to_arrow_table()
+                merge = self.store.merge(entity, source, "t.id = s.merge_key and t.valid_to is null")
+                merge.merger = (merge.merger.when_matched_delete("s.act = 'replace'").when_matched_update({"valid_to": "s.valid_from"}, "s.act = 'close'")
+                                .when_not_matched_insert({c: f"s.{c}" for c in columns}))
+                merge.run()
+            return counts
+
+    def _upsert_plan(self, entity: str, given: pa.Table, names: list[str], at: datetime, origin: str) -> duckdb.DuckDBPyConnection:
+        """Tables plan (id, was, new_from, differs) and opened (the versions to open) on a connection of their own."""
+        connection = duckdb.connect()
+        connection.register("given", given)
+        connection.execute(f"create table live as select * from {self.relation_sql(entity, _entity_kinds(entity))} "
+                           "where valid_to is null and id in (select id from given)")
+        revived = "" if "deleted_at" in names else " or l.deleted_at is not null"
+        differs = " or ".join(f"g.{c} is distinct from l.{c}" for c in names) or "false"
+        connection.execute(f"""create table plan as select g.id, l.valid_from as was, ?::timestamp as new_from,
+            l.id is null or {differs}{revived} as differs from given g left join live l using (id)""", [at])
+        stamp = {"id": "g.id", "valid_from": "p.new_from", "valid_to": "null::timestamp", "recorded_at": "p.new_from", "origin": _quoted(origin)}
+        if "deleted_at" not in names:
+            stamp["deleted_at"] = "null::timestamp"
+        chosen = ", ".join(f"{stamp.get(c) or ('g.' + c if c in names else 'l.' + c)} as {c}" for c in self.columns(entity))
+        connection.execute(f"create view opened as select {chosen}, p.differs from given g join plan p using (id) left join live l using (id)")
+        return connection
+
+    def load_versions(self, entity: str, frame: pd.DataFrame, *, origin: str = "import", recorded_at: datetime | None = None) -> int:
+        """Replace the whole histories of the ids in `frame` (id, valid_from, [valid_to, recorded_at], fields); the rows written.
+
+        valid_to, where absent, is the next version's valid_from; recorded_at defaults to valid_from.
+        """
+        with self.writer():
+            given = self._prepare(entity, frame, ["valid_from"])
+            connection = duckdb.connect()
+            connection.register("given", given)
+            names = given.column_names
+            stamp = {"valid_to": "lead(valid_from) over (partition by id order by valid_from)", "origin": _quoted(origin),
+                     "recorded_at": "valid_from" if recorded_at is None else f"TIMESTAMP '{recorded_at}'"}
+            chosen = ", ".join(c if c in names else f"{stamp.get(c, 'null')} as {c}" for c in self.columns(entity))
+            kinds = {f.name: f.type for f in pa.schema(self.store.open(entity).schema().to_arrow())}
+            rows = connection.sql(f"select {chosen} from given").to_arrow_table().cast(pa.schema([(c, kinds[c]) for c in self.columns(entity)]))
+            if not self.is_empty(entity):
+                merge = self.store.merge(entity, connection.sql("select distinct id from given").to_arrow_table(), "t.id = s.id")
+                merge.merger = merge.merger.when_matched_delete()
+                merge.run()
+            self.store.append(entity, rows)
+            return rows.num_rows
+
+    def _prepare(self, entity: str, frame: pd.DataFrame | pa.Table, needed: list[str]) -> pa.Table:
+        """Check `frame` against the schema, cast it, and give new x_ columns their place; errors name rows and columns."""
+        kinds = _entity_kinds(entity)
+        table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+        absent = [c for c in ["id", *needed] if c not in table.column_names]
+        unknown = [c for c in table.column_names if c not in kinds and not re.match(_SIMPLE, c)]
+        if absent or unknown:
+            raise WorkbenchError(f"{entity}: " + "; ".join(filter(None, [absent and f"column {', '.join(absent)} is missing",
+                                 unknown and f"column {', '.join(unknown)} is unknown"])) + ".", fix="Name a field of your own x_...")
+        self.store.create(entity, _arrow_schema(kinds))
+        stored = {f.name: f.type for f in pa.schema(self.store.open(entity).schema().to_arrow())}
+        new = [pa.field(c, _x_type(table.schema.field(c).type)) for c in table.column_names if c not in stored]
+        if new:
+            self.store.add_columns(entity, new)
+            stored |= {f.name: f.type for f in new}
+        connection = duckdb.connect()
+        connection.execute("set TimeZone = 'UTC'")
+        connection.register("given", table)
+        _check_rows(connection, entity, {c: _duck_type(stored[c]) for c in table.column_names}, bool(needed))
+        self._describe(entity, connection, [f.name for f in new])
+        cast = ", ".join(f"cast({c} as {_duck_type(stored[c])}) as {c}" for c in table.column_names)
+        return connection.sql(f"select {cast} from given").to_arrow_table()
+
+    def _describe(self, entity: str, connection: duckdb.DuckDBPyConnection, new: list[str]) -> None:
+        if not new:
+            return
+        known = {(r.source, r.field) for r in self.fields().itertuples() if r.entity == entity}
+        sources = [r[0] for r in connection.sql("select distinct split_part(id, ':', 1) from given").fetchall()]
+        rows = [{"source": s, "entity": entity, "field": c, "known_at": "assumed"} for s in sources for c in new if (s, c) not in known]
+        if rows:
+            self.set_fields(rows)
+
+    def set_fields(self, rows: list[dict]) -> None:
+        """Say of fields how they are known: rows of table `field`, keyed by source, entity and field."""
+        for row in rows:
+            if row["known_at"] not in schema.KNOWN_AT:
+                raise WorkbenchError(f"{row['field']}: known_at {row['known_at']!r} is unknown.", fix=f"One of {', '.join(schema.KNOWN_AT)}.")
+            if not re.fullmatch(r"[a-z0-9_]+", row["source"]):
+                raise WorkbenchError(f"Source {row['source']!r} is no source name.", fix="Use a-z, 0-9 and _.")
+        with self.writer():
+            kept = {(r["source"], r["entity"], r["field"]): r for r in _rows(self.relation_sql("field", _FIELD)) + rows}
+            self._overwrite("field", _FIELD, list(kept.values()))
+
+    def add_findings(self, frame: pd.DataFrame) -> None:
+        """Append import findings: source, file, line, rule, entity, record_id, detail, n (rows it stands for)."""
+        with self.writer():
+            self._overwrite("finding", _FINDING, _rows(self.relation_sql("finding", _FINDING)) + frame.astype(object).where(frame.notna(), None).to_dict("records"))
+
+    def clear_findings(self, source: str) -> None:
+        """Drop the import findings of a source, before it is imported again."""
+        with self.writer():
+            self._overwrite("finding", _FINDING, _rows(f"{self.relation_sql('finding', _FINDING)} where source = {_quoted(source)} is not true"))
+
+    def _overwrite(self, table: str, kinds: dict[str, str], rows: list[dict]) -> None:
+        self.store.create(table, _arrow_schema(kinds))
+        self.store.overwrite(table, pa.Table.from_pylist([{c: r.get(c) for c in kinds} for r in rows], _arrow_schema(kinds)))
+
+
+def _rows(source: str) -> list[dict]:
+    return duckdb.sql(f"select * from {source}").to_arrow_table().to_pylist()
+
+
+def _x_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us")
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return pa.float64()
+    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) else pa.string()
+
+
+def _duck_type(kind: pa.DataType) -> str:
+    if pa.types.is_decimal(kind):
+        return "DECIMAL(18,2)"
+    for name, arrow in _ARROW.items():
+        if kind == arrow:
+            return schema.DUCKDB_TYPES[name]
+    return "VARCHAR"
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, entity: str, types: dict[str, str], versions: bool) -> None:
+    bad = []
+    for column, kind in types.items():
+        found = connection.sql(f"select id, {column} from given where {column} is not null and try_cast({column} as {kind}) is null limit 3").fetchall()
+        bad += [f"{row[0]}: {column} = {row[1]!r} is no {kind.lower()}" for row in found]
+    key = "id, valid_from" if versions else "id"
+    bad += [f"{row[0]} stands twice" for row in connection.sql(f"select id, {key} from given group by {key if versions else 'id'} having count(*) > 1 limit 3").fetchall()]
+    if versions:
+        bad += [f"{row[0]}: valid_from is missing" for row in connection.sql("select id from given where valid_from is null limit 3").fetchall()]
+    ids = connection.sql("select id from given where id is null or not regexp_matches(id, '^[a-z0-9_]+:.+') limit 3").fetchall()
+    bad += [f"id {row[0]!r} is not <source>:<native id>" for row in ids]
+    if bad:
+        raise WorkbenchError(f"{entity} breaks the schema: " + "; ".join(bad[:6]) + ".", fix="Mend these rows; nothing was written.")

@@ -1,0 +1,76 @@
+"""Where things live and which clock counts: defaults < workbench.toml < environment < command line."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timezone
+from functools import cache
+from os import environ
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from workbench.errors import WorkbenchError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders, the organization's time zone and currency, and the schedules of workbench.toml."""
+
+    lake: Path
+    runs: Path
+    reports: Path
+    time_zone: str = "UTC"
+    currency: str = "USD"
+    schedules: dict = field(default_factory=dict)
+
+
+@cache
+def _toml(path: str, _changed: float) -> dict:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise WorkbenchError(f"{path} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
+
+
+def settings() -> Settings:
+    """Read WORKBENCH_LAKE, WORKBENCH_RUNS, WORKBENCH_REPORTS and workbench.toml (or WORKBENCH_TOML) of the folder."""
+    toml = Path(environ.get("WORKBENCH_TOML", "workbench.toml"))
+    values = _toml(str(toml), toml.stat().st_mtime) if toml.exists() else {}
+    organization = values.get("organization", {})
+    return Settings(
+        lake=Path(environ.get("WORKBENCH_LAKE", "data/lake")),
+        runs=Path(environ.get("WORKBENCH_RUNS", "papermill_runs")),
+        reports=Path(environ.get("WORKBENCH_REPORTS", "reports")),
+        time_zone=organization.get("time_zone", "UTC"),
+        currency=organization.get("currency", "USD"),
+        schedules=values.get("schedule", {}),
+    )
+
+
+def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> datetime | None:
+    """The instant (naive UTC) that a user's text means; a bare date means the END of that day in `time_zone`.
+
+    >>> instant("2026-03-31", "Australia/Sydney")
+    datetime.datetime(2026, 3, 31, 12, 59, 59, 999999)
+    >>> instant("2026-03-31T09:00:00+00:00")
+    datetime.datetime(2026, 3, 31, 9, 0)
+    >>> instant("") is None
+    True
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value) if len(value) <= 10 else datetime.fromisoformat(value)
+        except ValueError:
+            raise WorkbenchError(f"{value!r} is no date.", fix="Write it as 2026-03-31 or 2026-03-31T09:00:00.") from None
+    try:
+        zone = ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise WorkbenchError(f"{time_zone!r} is no time zone.", fix="Use a name such as Australia/Sydney.") from None
+    if not isinstance(value, datetime):
+        value = datetime.combine(value, time.max, tzinfo=zone)
+    elif value.tzinfo is None:
+        value = value.replace(tzinfo=timezone.utc)
+    return value.astimezone(timezone.utc).replace(tzinfo=None)
