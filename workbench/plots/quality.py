@@ -1,0 +1,41 @@
+"""Figures about data quality: frames of workbench.quality.rules in, plotly figures out."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+COLORS = {"high": "#b3261e", "medium": "#d98a00", "low": "#6b7785"}
+
+
+def plot_fill(fill: pd.DataFrame) -> go.Figure:
+    """Fill of each field now (bars) and just before the decision (dots); columns of `fill_rates`. Empty fields are left out."""
+    shown = fill[fill["filled"] > 0].sort_values("fill_share", kind="stable")
+    known = shown[shown["fill_at_decision"].notna()]
+    figure = go.Figure(go.Bar(x=shown["fill_share"], y=shown["field"], orientation="h", name="now", marker_color="#9db8d2",
+                              customdata=shown[["verdict", "known_at"]], hovertemplate="%{y}: %{x:.0%} now<br>%{customdata[0]} (%{customdata[1]})<extra></extra>"))
+    figure.add_scatter(x=known["fill_at_decision"], y=known["field"], mode="markers", name="just before the decision",
+                       marker={"color": "#1b3a57", "size": 9, "symbol": "diamond"}, hovertemplate="%{y}: %{x:.0%} at the decision<extra></extra>")
+    return _dressed(figure, len(shown), "share of records that fill the field")
+
+
+def plot_findings(findings: pd.DataFrame) -> go.Figure:
+    """Share of records that break each rule, coloured by severity; columns of `quality_findings`. Clean and unchecked rules are left out."""
+    shown = findings[findings["n"].fillna(0) > 0].sort_values("share", kind="stable")
+    labels = shown["entity"] + " · " + shown["rule"].str.replace("_", " ")
+    figure = go.Figure()
+    for severity, color in COLORS.items():
+        rows = shown[shown["severity"] == severity]
+        figure.add_bar(x=rows["share"].astype(float), y=labels[rows.index], orientation="h", name=severity, marker_color=color,
+                       text=[f"{n:,}" for n in rows["n"]], customdata=rows["meaning"], hovertemplate="%{y}: %{text} records, %{x:.1%}<br>%{customdata}<extra></extra>")
+    figure.update_yaxes(categoryorder="array", categoryarray=labels.tolist())
+    return _dressed(figure, len(shown), "share of records concerned")
+
+
+def _dressed(figure: go.Figure, n_rows: int, title: str) -> go.Figure:
+    figure.update_layout(height=140 + 24 * max(n_rows, 1), margin={"l": 10, "r": 10, "t": 40, "b": 40}, barmode="overlay", template="plotly_white",
+                         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}, xaxis={"tickformat": ".0%", "rangemode": "tozero", "title": title})
+    figure.update_yaxes(automargin=True)
+    if not n_rows:
+        figure.add_annotation(text="Nothing to show.", showarrow=False, x=.5, y=.5, xref="paper", yref="paper")
+    return figure
