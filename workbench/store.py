@@ -20,6 +20,8 @@ from workbench.errors import WorkbenchError
 
 PUBLISHES = "_versions"
 _COMMIT = CommitProperties(max_commit_retries=200)
+# Delta drops commits older than 30 days at a checkpoint; a published version may be older, and must stay readable.
+_KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "10"}
 
 
 class Store:
@@ -28,6 +30,7 @@ class Store:
     def __init__(self, path: Path, version: int | None = None):
         self.path, self.pinned = path, version
         self.lock = FileLock(path / ".writer.lock")
+        self._opened: dict[str, DeltaTable] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -37,9 +40,12 @@ class Store:
     def _published(self) -> tuple[int, dict[str, int]]:
         if not DeltaTable.is_deltatable(str(self.path / PUBLISHES)):
             return -1, {}
-        rows = DeltaTable(self.path / PUBLISHES).to_pyarrow_table().to_pylist()
-        wanted = max(r["publish"] for r in rows) if self.pinned is None else self.pinned
-        row = next((r for r in rows if r["publish"] == wanted), None)
+        delta = DeltaTable(self.path / PUBLISHES)
+        latest = pa.table(delta.get_add_actions(flatten=True))["max.publish"].to_pylist()  # from the log; one small file a publish
+        if not latest:
+            return -1, {}
+        wanted = max(latest) if self.pinned is None else self.pinned
+        row = next(iter(delta.to_pyarrow_table(filters=[("publish", "=", wanted)]).to_pylist()), None)
         if row is None:
             raise WorkbenchError(f"The lake {self.path} has no version {wanted}.", fix="`workbench lake versions` lists them.")
         return wanted, json.loads(row["tables"])
@@ -50,8 +56,12 @@ class Store:
 
     def open(self, table: str) -> DeltaTable:
         """The table at its published version (inside a writer: at its latest)."""
+        known = self._opened.get(table)
+        if known is not None and known.version() == self.heads[table]:
+            return known
         try:
-            return DeltaTable(self.path / table, version=self.heads[table])
+            self._opened[table] = DeltaTable(self.path / table, version=self.heads[table])
+            return self._opened[table]
         except Exception as error:
             raise WorkbenchError(f"Table {table} of {self.path} cannot be read at version {self.heads[table]}: {error}",
                                  fix="Was the folder changed by hand, or a pinned version vacuumed?") from error
@@ -84,6 +94,9 @@ class Store:
         for folder in sorted(self.path.iterdir()):
             if folder.name.startswith(("_", ".")) or not DeltaTable.is_deltatable(str(folder)):
                 continue
+            head = self.heads.get(folder.name)
+            if head is not None and not (folder / "_delta_log" / f"{head + 1:020}.json").exists():
+                continue  # commits are numbered without a gap: nothing follows the published one
             table = DeltaTable(folder)
             if folder.name in self.heads:
                 if table.version() != self.heads[folder.name]:
@@ -97,6 +110,8 @@ class Store:
     def _publish(self) -> None:
         number = self.version + 1
         row = pa.table({"publish": pa.array([number], pa.int64()), "tables": [json.dumps(self.heads, sort_keys=True)]})
+        if number == 0 and not DeltaTable.is_deltatable(str(self.path / PUBLISHES)):
+            DeltaTable.create(self.path / PUBLISHES, schema=row.schema, configuration=_KEEP_LOG)
         write_deltalake(self.path / PUBLISHES, row, mode="append", commit_properties=_COMMIT)
         self.version = number
 
@@ -104,36 +119,42 @@ class Store:
         """Make an empty table unless it stands already."""
         if table not in self.heads:
             if not DeltaTable.is_deltatable(str(self.path / table)):
-                DeltaTable.create(self.path / table, schema=schema)
-            self.heads[table] = DeltaTable(self.path / table).version()
+                DeltaTable.create(self.path / table, schema=schema, configuration=_KEEP_LOG)
+            self._note(table, DeltaTable(self.path / table))
+
+    def _note(self, table: str, delta: DeltaTable) -> None:
+        """Take the state of `delta` as the table's latest, to be published at the end."""
+        self.heads[table], self._opened[table] = delta.version(), delta
 
     def append(self, table: str, rows: pa.Table | pa.RecordBatchReader, *, add_columns: bool = False) -> None:
         """Append rows; columns by name."""
-        write_deltalake(self.path / table, rows, mode="append", schema_mode="merge" if add_columns else None, commit_properties=_COMMIT)
-        self.heads[table] = DeltaTable(self.path / table).version()
+        delta = self.open(table)
+        write_deltalake(delta, rows, mode="append", schema_mode="merge" if add_columns else None, commit_properties=_COMMIT)
+        self._note(table, delta)
 
     def overwrite(self, table: str, rows: pa.Table) -> None:
         """Replace every row (small tables only)."""
-        write_deltalake(self.path / table, rows, mode="overwrite", schema_mode="overwrite", commit_properties=_COMMIT)
-        self.heads[table] = DeltaTable(self.path / table).version()
+        delta = self.open(table)
+        write_deltalake(delta, rows, mode="overwrite", schema_mode="overwrite", commit_properties=_COMMIT)
+        self._note(table, delta)
 
     def add_columns(self, table: str, fields: list[pa.Field]) -> None:
         """Add nullable columns."""
-        delta = DeltaTable(self.path / table)
+        delta = self.open(table)
         delta.alter.add_columns([_delta_field(f) for f in fields])
-        self.heads[table] = delta.version()
+        self._note(table, delta)
 
     def merge(self, table: str, source: pa.Table, predicate: str) -> "Merge":
         """Begin a MERGE of `source` (alias s) into `table` (alias t)."""
-        return Merge(self, table, DeltaTable(self.path / table).merge(source, predicate, source_alias="s", target_alias="t",
-                                                                      commit_properties=_COMMIT))
+        delta = self.open(table)
+        return Merge(self, table, delta, delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT))
 
     def compact(self) -> None:
         """Join small files; a new publish, same content."""
         for name in list(self.heads):
-            delta = DeltaTable(self.path / name)
+            delta = self.open(name)
             delta.optimize.compact()
-            self.heads[name] = delta.version()
+            self._note(name, delta)
 
     def vacuum(self, now: datetime, keep_days: int = 90) -> int:
         """Delete files that no publish of the last `keep_days` needs; the number of files deleted."""
@@ -152,13 +173,13 @@ class Store:
 class Merge:
     """A MERGE that notes the table's new version in its store."""
 
-    def __init__(self, store: Store, table: str, merger):
-        self.store, self.table, self.merger = store, table, merger
+    def __init__(self, store: Store, table: str, delta: DeltaTable, merger):
+        self.store, self.table, self.delta, self.merger = store, table, delta, merger
 
     def run(self) -> dict:
         """Carry it out; Delta's metrics."""
         metrics = self.merger.execute()
-        self.store.heads[self.table] = DeltaTable(self.store.path / self.table).version()
+        self.store._note(self.table, self.delta)
         return metrics
 
 
