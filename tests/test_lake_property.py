@@ -177,3 +177,10 @@ def test_a_pinned_version_still_reads_what_was_known_then(tmp_path):
     lake.load_versions("deal", frame_of([{"id": "s:1", "valid_from": day(0), "stage": "Won"}]))
     assert plain(open_lake(tmp_path, version=then).read("deal"))["s:1"]["stage"] == "New"
     assert plain(open_lake(tmp_path).read("deal", as_of=day(.5)))["s:1"]["stage"] == "Won"
+
+
+def test_a_column_that_no_row_holds_yet_reads_as_null(tmp_path):
+    lake = open_lake(tmp_path, create=True)
+    lake.upsert("deal", frame_of([{"id": "s:1", "stage": "New"}]), at=day(1))
+    assert lake.upsert("deal", frame_of([{"id": "s:1", "x_note": None}]), at=day(2)) == {"new": 0, "changed": 0, "same": 1}
+    assert plain(lake.read("deal", as_of=day(1))) == plain(lake.read("deal")) == {"s:1": {"stage": "New", "amount": None, "is_won": None, "x_note": None}}

@@ -43,7 +43,7 @@ def _quoted(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def open_lake(path: str | Path | None = None, version: int | None = None, create: bool = False) -> "Lake":
+def open_lake(path: str | Path | None = None, version: int | None = None, create: bool = False) -> Lake:
     """Open the lake at `path` (default: WORKBENCH_LAKE or data/lake), pinned to publish `version` where one is given.
 
     A scheduled run pins its version through WORKBENCH_LAKE_VERSION, so that its notebooks see one state.
@@ -88,7 +88,10 @@ class Lake:
             empty = ", ".join(f"null::{kind} as {name}" for name, kind in types.items())
             return f"(select {empty} where false)"
         names = self.columns(table) if table in schema.ENTITIES else list(kinds)
-        return f"(select {', '.join(names)} from read_parquet([{', '.join(map(_quoted, files))}], union_by_name = true))"
+        rows = f"select * from read_parquet([{', '.join(map(_quoted, files))}], union_by_name = true)"
+        if own := [f"null::{kind} as {c}" for c, kind in self._stored_types(table).items() if c not in kinds]:
+            rows = f"select {', '.join(own)} where false union all by name {rows}"  # a column that no file holds yet
+        return f"(select {', '.join(names)} from ({rows}))"
 
     def _stored_types(self, table: str) -> dict[str, str]:
         if table not in self.store.heads:
@@ -184,7 +187,7 @@ class Lake:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def writer(self, timeout: float = 60) -> Iterator["Lake"]:
+    def writer(self, timeout: float = 60) -> Iterator[Lake]:
         """Several writes published together at the end; anything raised publishes nothing."""
         if self._writing:
             yield self

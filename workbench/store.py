@@ -144,7 +144,7 @@ class Store:
         delta.alter.add_columns([_delta_field(f) for f in fields])
         self._note(table, delta)
 
-    def merge(self, table: str, source: pa.Table, predicate: str) -> "Merge":
+    def merge(self, table: str, source: pa.Table, predicate: str) -> Merge:
         """Begin a MERGE of `source` (alias s) into `table` (alias t)."""
         delta = self.open(table)
         return Merge(self, table, delta, delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT))
