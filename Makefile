@@ -29,7 +29,6 @@ demo: .venv/installed
 test: .venv/installed
 	@command -v chromium >/dev/null || echo "No chromium, so the browser tests will be skipped: apt-get install chromium"
 	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m tests.check_notebooks
 
 bench: .venv/installed
 	$(BIN)/python -m tests.bench

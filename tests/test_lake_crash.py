@@ -94,8 +94,6 @@ def whole_or_nothing(path: Path, before, after) -> bool:
     assert stands == before or stands == after
     write(path)
     assert content(path) == after
-    write(path)
-    assert content(path) == after
     return stands == after
 
 
@@ -160,33 +158,38 @@ def test_a_killed_write_is_not_published_by_the_next_writer_of_another_table(bef
 
 def read_until(path: Path, last: int, pipe) -> None:
     """Read both tables as published, again and again, until round `last`; send the number of reads, or what was wrong."""
-    seen, reads, known = 0, 0, set()
+    seen, reads = 0, 0
     while seen < last:
         lake = open_lake(path)
-        found = {v for e in ("account", "deal") for v in lake.read(e, columns=["name"])["name"]}
-        counts = [len(lake.read(e, columns=["id"])) for e in ("account", "deal")]
-        if len(found) != 1 or counts != [5, 5]:
-            return pipe.send(f"half a publish: {found}, {counts} records")
-        if (number := int(found.pop())) < seen:
-            return pipe.send(f"round {number} after round {seen}")
-        seen, reads = number, reads + 1
-        known.add(number)
+        names = {e: sorted(int(v) for v in lake.read(e, columns=["name"])["name"]) for e in ("account", "deal")}
+        if names["account"] != names["deal"] or names["deal"] != list(range(len(names["deal"]))):
+            return pipe.send(f"half a publish: {names}")
+        if names["deal"][-1] < seen:
+            return pipe.send(f"round {names['deal'][-1]} after round {seen}")
+        seen, reads = names["deal"][-1], reads + 1
         time.sleep(.1)  # leave the writer a share of two cores
-    pipe.send((reads, len(known)))
+    pipe.send(reads)
 
 
 def rounds(path: Path, n: int, n_readers: int) -> list:
+    """Publish n rounds of one more record in each of two tables beside readers; what the readers sent."""
+    lake = open_lake(path, create=True)
+
     def publish(number: int) -> None:
         with lake.writer():
             for entity in ("account", "deal"):
-                lake.upsert(entity, pd.DataFrame({"id": [f"s:{i}" for i in range(5)], "name": str(number)}), at=datetime(2024, 1, 1) + number * (AT - datetime(2024, 1, 31)))
+                row = pd.DataFrame({"id": [f"s:{number}"], "name": [str(number)]})
+                if number % 10 == 0:
+                    lake.upsert(entity, row, at=AT)
+                else:  # the same commit without the checks, which would take most of the time
+                    lake.store.append(entity, lake.store.open(entity).to_pyarrow_table(filters=[("id", "=", "s:0")])
+                                      .drop_columns(["id", "name"]).append_column("id", [row["id"]]).append_column("name", [row["name"]]))
 
-    lake = open_lake(path, create=True)
     publish(0)
     readers = [start(read_until, path, n) for _ in range(n_readers)]
     for number in range(1, n + 1):
         publish(number)
-    told = [pipe.recv() if pipe.poll(120) else "no answer" for _, pipe in readers]
+    told = [pipe.recv() if pipe.poll(60) else "no answer" for _, pipe in readers]
     for child, _ in readers:
         child.join(10)
     return told
@@ -194,11 +197,11 @@ def rounds(path: Path, n: int, n_readers: int) -> list:
 
 def test_four_readers_beside_a_writer_see_whole_publishes_only(tmp_path):
     told = rounds(tmp_path, 100, 4)
-    assert all(isinstance(t, tuple) for t in told), told
-    assert sum(n_reads for n_reads, _ in told) >= 20
+    assert all(isinstance(reads, int) for reads in told), told
+    assert sum(told) >= 20
 
 
 @pytest.mark.soak
 def test_readers_beside_a_long_row_of_publishes(tmp_path):
     told = rounds(tmp_path, 1000, 4)
-    assert all(isinstance(t, tuple) for t in told), told
+    assert all(isinstance(reads, int) for reads in told), told

@@ -1,0 +1,39 @@
+-- Features of a lead as of each spine row. Input views only: spine (id, as_of), lead_at, activity_at.
+-- Grain: one row a spine row. Every value was true, and known, at as_of.
+with activity as (
+    select spine_row,
+        count(*) filter (where is_done) as n_activities,
+        count(*) filter (where is_done and visible_at > as_of - interval 7 day) as n_activities_7_days,
+        count(*) filter (where is_done and visible_at > as_of - interval 28 day) as n_activities_28_days,
+        count(*) filter (where is_done and direction = 'in') as n_inbound,
+        count(*) filter (where is_done and direction = 'in' and visible_at > as_of - interval 28 day) as n_inbound_28_days,
+        count(*) filter (where is_done and kind = 'meeting') as n_meetings,
+        count(*) filter (where is_done and kind = 'call') as n_calls,
+        count(*) filter (where is_done and kind = 'email') as n_emails,
+        count(*) filter (where not is_done and happened_at > as_of) as n_planned,
+        max(visible_at) filter (where is_done) as last_activity_at
+    from activity_at group by spine_row
+)
+select
+    s.spine_row,
+    r.source, r.origin_form, r.industry, r.country, r.city, r.title, r.owner_id, r.campaign_id, r.status, r.rating,
+    r.do_not_email, r.do_not_call,
+    r.n_visits::double as n_visits, r.web_seconds, r.pages_per_visit, r.employees::double as employees,
+    r.email is not null as has_email, r.phone is not null as has_phone, r.company is not null as has_company,
+    date_diff('second', r.created_at, s.as_of) / 86400.0 as age_days,
+    date_diff('second', r.valid_from, s.as_of) / 86400.0 as days_since_change,
+    coalesce(a.n_activities, 0)::double as n_activities,
+    coalesce(a.n_activities_7_days, 0)::double as n_activities_7_days,
+    coalesce(a.n_activities_28_days, 0)::double as n_activities_28_days,
+    coalesce(a.n_inbound, 0)::double as n_inbound,
+    coalesce(a.n_inbound_28_days, 0)::double as n_inbound_28_days,
+    coalesce(a.n_meetings, 0)::double as n_meetings,
+    coalesce(a.n_calls, 0)::double as n_calls,
+    coalesce(a.n_emails, 0)::double as n_emails,
+    coalesce(a.n_planned, 0)::double as n_planned,
+    date_diff('second', a.last_activity_at, s.as_of) / 86400.0 as days_since_activity
+    /* custom */
+from spine s
+left join lead_at r using (spine_row)
+left join activity a using (spine_row)
+order by s.spine_row
