@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # The rooms from the ground up: a room imports from itself and from the rooms before it.
-ROOMS = ("errors", "settings", "schema", "store", "lake", "privacy", "ledger", "connect", "features", "quality", "models",
+ROOMS = ("errors", "settings", "schema", "rows", "store", "lake", "privacy", "ledger", "connect", "features", "quality", "models",
          "plots", "report", "record", "runs", "schedule", "cli")
 CLOCK_ROOMS = ("runs", "cli")  # only these read the clock
 MAX_FILE, MAX_CELL, MAX_PACKAGE = 300, 12, 6000

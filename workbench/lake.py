@@ -19,28 +19,9 @@ import pyarrow as pa
 
 from workbench import schema
 from workbench.errors import WorkbenchError
+from workbench.rows import FIELD, FINDING, arrow_schema, check_rows, duck_type, entity_kinds, quoted, rows_of, x_type
+from workbench.settings import settings
 from workbench.store import Store
-
-_ARROW = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "money": pa.decimal128(18, 2), "bool": pa.bool_(),
-          "date": pa.date32(), "time": pa.timestamp("us")}
-_FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text", "history_from": "time", "kind": "text",
-          "meaning": "text", "personal": "bool"}
-_FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text",
-            "detail": "text", "n": "int"}
-_ID = re.compile(r"^[a-z0-9_]+:.+")
-_SIMPLE = r"^x_[a-z0-9_]+$"
-
-
-def _arrow_schema(kinds: dict[str, str]) -> pa.Schema:
-    return pa.schema([(name, _ARROW[kind]) for name, kind in kinds.items()])
-
-
-def _entity_kinds(entity: str) -> dict[str, str]:
-    return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(entity).fields.values()}
-
-
-def _quoted(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def open_lake(path: str | Path | None = None, version: int | None = None, create: bool = False) -> Lake:
@@ -48,8 +29,6 @@ def open_lake(path: str | Path | None = None, version: int | None = None, create
 
     A scheduled run pins its version through WORKBENCH_LAKE_VERSION, so that its notebooks see one state.
     """
-    from workbench.settings import settings
-
     folder = Path(path) if path else settings().lake
     if create:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +57,6 @@ class Lake:
         """Number of the publish that is read; -1 before the first."""
         return self.store.version
 
-    # ---- reading -------------------------------------------------------------------------------------------------
-
     def relation_sql(self, table: str, kinds: dict[str, str]) -> str:
         """SQL that reads every row of a Delta table as published, or no row at all where it is absent."""
         files = self.store.files(table)
@@ -88,7 +65,7 @@ class Lake:
             empty = ", ".join(f"null::{kind} as {name}" for name, kind in types.items())
             return f"(select {empty} where false)"
         names = self.columns(table) if table in schema.ENTITIES else list(kinds)
-        rows = f"select * from read_parquet([{', '.join(map(_quoted, files))}], union_by_name = true)"
+        rows = f"select * from read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
         if own := [f"null::{kind} as {c}" for c, kind in self._stored_types(table).items() if c not in kinds]:
             rows = f"select {', '.join(own)} where false union all by name {rows}"  # a column that no file holds yet
         return f"(select {', '.join(names)} from ({rows}))"
@@ -96,17 +73,17 @@ class Lake:
     def _stored_types(self, table: str) -> dict[str, str]:
         if table not in self.store.heads:
             return {}
-        return {f.name: _duck_type(f.type) for f in pa.schema(self.store.open(table).schema().to_arrow())}
+        return {f.name: duck_type(f.type) for f in pa.schema(self.store.open(table).schema().to_arrow())}
 
     def columns(self, entity: str) -> list[str]:
         """The columns of an entity's table: version columns, canonical fields, then x_ fields."""
         if entity in self.store.heads:
             return [f.name for f in self.store.open(entity).schema().fields]
-        return list(_entity_kinds(entity))
+        return list(entity_kinds(entity))
 
     def fields(self) -> pd.DataFrame:
         """Table `field`: one row a source, entity and field that differs from the schema's defaults."""
-        return duckdb.sql(f"select * from {self.relation_sql('field', _FIELD)} order by source, entity, field").df()
+        return duckdb.sql(f"select * from {self.relation_sql('field', FIELD)} order by source, entity, field").df()
 
     def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame | None = None) -> str:
         """Select list in which a field is null where it was not known yet at SQL expression `instant`."""
@@ -127,7 +104,7 @@ class Lake:
         connection.execute("set TimeZone = 'UTC'")
         fields = self.fields()
         for entity in schema.ENTITIES:
-            versions = self.relation_sql(entity, _entity_kinds(entity))
+            versions = self.relation_sql(entity, entity_kinds(entity))
             connection.execute(f"create view {entity}_versions as select * from {versions}")
             if as_of is None:
                 columns, when = "*", "valid_to is null and deleted_at is null"
@@ -136,8 +113,8 @@ class Lake:
                 columns = self.masked_columns(entity, t, fields)
                 when = f"valid_from <= {t} and (valid_to is null or {t} < valid_to) and (deleted_at is null or deleted_at > {t})"
             connection.execute(f"create view {entity} as select {columns} from {entity}_versions where {when}")
-        connection.execute(f"create view field as select * from {self.relation_sql('field', _FIELD)}")
-        connection.execute(f"create view finding as select * from {self.relation_sql('finding', _FINDING)}")
+        connection.execute(f"create view field as select * from {self.relation_sql('field', FIELD)}")
+        connection.execute(f"create view finding as select * from {self.relation_sql('finding', FINDING)}")
         self._connections[as_of] = (version, connection)
         return connection
 
@@ -183,8 +160,6 @@ class Lake:
         found = self.sources()
         found = found if source is None else found[found["source"] == source]
         return None if found.empty else found["last_valid_from"].max().to_pydatetime()
-
-    # ---- writing -------------------------------------------------------------------------------------------------
 
     @contextmanager
     def writer(self, timeout: float = 60) -> Iterator[Lake]:
@@ -232,13 +207,13 @@ class Lake:
         """Tables plan (id, was, new_from, differs) and opened (the versions to open) on a connection of their own."""
         connection = duckdb.connect()
         connection.register("given", given)
-        connection.execute(f"create table live as select * from {self.relation_sql(entity, _entity_kinds(entity))} "
+        connection.execute(f"create table live as select * from {self.relation_sql(entity, entity_kinds(entity))} "
                            "where valid_to is null and id in (select id from given)")
         revived = "" if "deleted_at" in names else " or l.deleted_at is not null"
         differs = " or ".join(f"g.{c} is distinct from l.{c}" for c in names) or "false"
         connection.execute(f"""create table plan as select g.id, l.valid_from as was, ?::timestamp as new_from,
             l.id is null or {differs}{revived} as differs from given g left join live l using (id)""", [at])
-        stamp = {"id": "g.id", "valid_from": "p.new_from", "valid_to": "null::timestamp", "recorded_at": "p.new_from", "origin": _quoted(origin)}
+        stamp = {"id": "g.id", "valid_from": "p.new_from", "valid_to": "null::timestamp", "recorded_at": "p.new_from", "origin": quoted(origin)}
         if "deleted_at" not in names:
             stamp["deleted_at"] = "null::timestamp"
         chosen = ", ".join(f"{stamp.get(c) or ('g.' + c if c in names else 'l.' + c)} as {c}" for c in self.columns(entity))
@@ -255,7 +230,7 @@ class Lake:
             connection = duckdb.connect()
             connection.register("given", given)
             names = given.column_names
-            stamp = {"valid_to": "lead(valid_from) over (partition by id order by valid_from)", "origin": _quoted(origin),
+            stamp = {"valid_to": "lead(valid_from) over (partition by id order by valid_from)", "origin": quoted(origin),
                      "recorded_at": "valid_from" if recorded_at is None else f"TIMESTAMP '{recorded_at}'"}
             chosen = ", ".join(c if c in names else f"{stamp.get(c, 'null')} as {c}" for c in self.columns(entity))
             kinds = {f.name: f.type for f in pa.schema(self.store.open(entity).schema().to_arrow())}
@@ -269,25 +244,25 @@ class Lake:
 
     def _prepare(self, entity: str, frame: pd.DataFrame | pa.Table, needed: list[str]) -> pa.Table:
         """Check `frame` against the schema, cast it, and give new x_ columns their place; errors name rows and columns."""
-        kinds = _entity_kinds(entity)
+        kinds = entity_kinds(entity)
         table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
         absent = [c for c in ["id", *needed] if c not in table.column_names]
-        unknown = [c for c in table.column_names if c not in kinds and not re.match(_SIMPLE, c)]
+        unknown = [c for c in table.column_names if c not in kinds and not re.fullmatch(r"x_[a-z0-9_]+", c)]
         if absent or unknown:
             raise WorkbenchError(f"{entity}: " + "; ".join(filter(None, [absent and f"column {', '.join(absent)} is missing",
                                  unknown and f"column {', '.join(unknown)} is unknown"])) + ".", fix="Name a field of your own x_...")
-        self.store.create(entity, _arrow_schema(kinds))
+        self.store.create(entity, arrow_schema(kinds))
         stored = {f.name: f.type for f in pa.schema(self.store.open(entity).schema().to_arrow())}
-        new = [pa.field(c, _x_type(table.schema.field(c).type)) for c in table.column_names if c not in stored]
+        new = [pa.field(c, x_type(table.schema.field(c).type)) for c in table.column_names if c not in stored]
         if new:
             self.store.add_columns(entity, new)
             stored |= {f.name: f.type for f in new}
         connection = duckdb.connect()
         connection.execute("set TimeZone = 'UTC'")
         connection.register("given", table)
-        _check_rows(connection, entity, {c: _duck_type(stored[c]) for c in table.column_names}, bool(needed))
+        check_rows(connection, entity, {c: duck_type(stored[c]) for c in table.column_names}, bool(needed))
         self._describe(entity, connection, [f.name for f in new])
-        cast = ", ".join(f"cast({c} as {_duck_type(stored[c])}) as {c}" for c in table.column_names)
+        cast = ", ".join(f"cast({c} as {duck_type(stored[c])}) as {c}" for c in table.column_names)
         return connection.sql(f"select {cast} from given").to_arrow_table()
 
     def _describe(self, entity: str, connection: duckdb.DuckDBPyConnection, new: list[str]) -> None:
@@ -307,57 +282,19 @@ class Lake:
             if not re.fullmatch(r"[a-z0-9_]+", row["source"]):
                 raise WorkbenchError(f"Source {row['source']!r} is no source name.", fix="Use a-z, 0-9 and _.")
         with self.writer():
-            kept = {(r["source"], r["entity"], r["field"]): r for r in _rows(self.relation_sql("field", _FIELD)) + rows}
-            self._overwrite("field", _FIELD, list(kept.values()))
+            kept = {(r["source"], r["entity"], r["field"]): r for r in rows_of(self.relation_sql("field", FIELD)) + rows}
+            self._overwrite("field", FIELD, list(kept.values()))
 
     def add_findings(self, frame: pd.DataFrame) -> None:
         """Append import findings: source, file, line, rule, entity, record_id, detail, n (rows it stands for)."""
         with self.writer():
-            self._overwrite("finding", _FINDING, _rows(self.relation_sql("finding", _FINDING)) + frame.astype(object).where(frame.notna(), None).to_dict("records"))
+            self._overwrite("finding", FINDING, rows_of(self.relation_sql("finding", FINDING)) + frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
     def clear_findings(self, source: str) -> None:
         """Drop the import findings of a source, before it is imported again."""
         with self.writer():
-            self._overwrite("finding", _FINDING, _rows(f"{self.relation_sql('finding', _FINDING)} where source = {_quoted(source)} is not true"))
+            self._overwrite("finding", FINDING, rows_of(f"{self.relation_sql('finding', FINDING)} where source = {quoted(source)} is not true"))
 
     def _overwrite(self, table: str, kinds: dict[str, str], rows: list[dict]) -> None:
-        self.store.create(table, _arrow_schema(kinds))
-        self.store.overwrite(table, pa.Table.from_pylist([{c: r.get(c) for c in kinds} for r in rows], _arrow_schema(kinds)))
-
-
-def _rows(source: str) -> list[dict]:
-    return duckdb.sql(f"select * from {source}").to_arrow_table().to_pylist()
-
-
-def _x_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us")
-    if pa.types.is_integer(kind):
-        return pa.int64()
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pa.float64()
-    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) else pa.string()
-
-
-def _duck_type(kind: pa.DataType) -> str:
-    if pa.types.is_decimal(kind):
-        return "DECIMAL(18,2)"
-    for name, arrow in _ARROW.items():
-        if kind == arrow:
-            return schema.DUCKDB_TYPES[name]
-    return "VARCHAR"
-
-
-def _check_rows(connection: duckdb.DuckDBPyConnection, entity: str, types: dict[str, str], versions: bool) -> None:
-    bad = []
-    for column, kind in types.items():
-        found = connection.sql(f"select id, {column} from given where {column} is not null and try_cast({column} as {kind}) is null limit 3").fetchall()
-        bad += [f"{row[0]}: {column} = {row[1]!r} is no {kind.lower()}" for row in found]
-    key = "id, valid_from" if versions else "id"
-    bad += [f"{row[0]} stands twice" for row in connection.sql(f"select id, {key} from given group by {key if versions else 'id'} having count(*) > 1 limit 3").fetchall()]
-    if versions:
-        bad += [f"{row[0]}: valid_from is missing" for row in connection.sql("select id from given where valid_from is null limit 3").fetchall()]
-    ids = connection.sql("select id from given where id is null or not regexp_matches(id, '^[a-z0-9_]+:.+') limit 3").fetchall()
-    bad += [f"id {row[0]!r} is not <source>:<native id>" for row in ids]
-    if bad:
-        raise WorkbenchError(f"{entity} breaks the schema: " + "; ".join(bad[:6]) + ".", fix="Mend these rows; nothing was written.")
+        self.store.create(table, arrow_schema(kinds))
+        self.store.overwrite(table, pa.Table.from_pylist([{c: r.get(c) for c in kinds} for r in rows], arrow_schema(kinds)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from functools import cache
 from os import environ
 from pathlib import Path
@@ -72,5 +72,5 @@ def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> date
     if not isinstance(value, datetime):
         value = datetime.combine(value, time.max, tzinfo=zone)
     elif value.tzinfo is None:
-        value = value.replace(tzinfo=timezone.utc)
-    return value.astimezone(timezone.utc).replace(tzinfo=None)
+        value = value.replace(tzinfo=UTC)
+    return value.astimezone(UTC).replace(tzinfo=None)

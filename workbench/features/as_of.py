@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench import schema
 from workbench.errors import WorkbenchError
-from workbench.lake import _entity_kinds
+from workbench.rows import entity_kinds
 
 # What each SQL file may see beside its own entity: view -> (entity, the field of the scored record that points to it).
 _BESIDE = {"lead": {}, "deal": {"account": "account_id", "product": "product_id"}}
@@ -101,4 +101,4 @@ def _visible(lake, entity: str, allow: list[str]) -> str:
             columns.append(f"case when {tests} then null else {c} end as {c}")
         else:
             columns.append(c)
-    return f"(select {', '.join(columns)} from {lake.relation_sql(entity, _entity_kinds(entity))})"
+    return f"(select {', '.join(columns)} from {lake.relation_sql(entity, entity_kinds(entity))})"

@@ -1,0 +1,73 @@
+"""Rows on their way in: the types of columns in Arrow and DuckDB, and the checks that name rows and columns."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from workbench import schema
+from workbench.errors import WorkbenchError
+
+ARROW = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "money": pa.decimal128(18, 2), "bool": pa.bool_(),
+          "date": pa.date32(), "time": pa.timestamp("us")}
+FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text", "history_from": "time", "kind": "text",
+          "meaning": "text", "personal": "bool"}
+FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text",
+            "detail": "text", "n": "int"}
+
+
+def arrow_schema(kinds: dict[str, str]) -> pa.Schema:
+    """The Arrow schema of columns by kind."""
+    return pa.schema([(name, ARROW[kind]) for name, kind in kinds.items()])
+
+
+def entity_kinds(entity: str) -> dict[str, str]:
+    """Every canonical column of an entity with its kind."""
+    return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(entity).fields.values()}
+
+
+def quoted(value: object) -> str:
+    """A value as an SQL text literal."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def rows_of(source: str) -> list[dict]:
+    """All rows of an SQL source as dicts."""
+    return duckdb.sql(f"select * from {source}").to_arrow_table().to_pylist()
+
+
+def x_type(kind: pa.DataType) -> pa.DataType:
+    """The stored Arrow type of a custom field that came as `kind`."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us")
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return pa.float64()
+    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) else pa.string()
+
+
+def duck_type(kind: pa.DataType) -> str:
+    """The DuckDB type of a stored Arrow type."""
+    if pa.types.is_decimal(kind):
+        return "DECIMAL(18,2)"
+    for name, arrow in ARROW.items():
+        if kind == arrow:
+            return schema.DUCKDB_TYPES[name]
+    return "VARCHAR"
+
+
+def check_rows(connection: duckdb.DuckDBPyConnection, entity: str, types: dict[str, str], versions: bool) -> None:
+    """Refuse rows that break the types, the key or the form of ids; the error names rows and columns."""
+    bad = []
+    for column, kind in types.items():
+        found = connection.sql(f"select id, {column} from given where {column} is not null and try_cast({column} as {kind}) is null limit 3").fetchall()
+        bad += [f"{row[0]}: {column} = {row[1]!r} is no {kind.lower()}" for row in found]
+    key = "id, valid_from" if versions else "id"
+    bad += [f"{row[0]} stands twice" for row in connection.sql(f"select id, {key} from given group by {key if versions else 'id'} having count(*) > 1 limit 3").fetchall()]
+    if versions:
+        bad += [f"{row[0]}: valid_from is missing" for row in connection.sql("select id from given where valid_from is null limit 3").fetchall()]
+    ids = connection.sql("select id from given where id is null or not regexp_matches(id, '^[a-z0-9_]+:.+') limit 3").fetchall()
+    bad += [f"id {row[0]!r} is not <source>:<native id>" for row in ids]
+    if bad:
+        raise WorkbenchError(f"{entity} breaks the schema: " + "; ".join(bad[:6]) + ".", fix="Mend these rows; nothing was written.")
