@@ -38,13 +38,6 @@ def field_status(lake, entity: str) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(defaults), rows], ignore_index=True)
 
 
-def hidden_fields(lake, entity: str, allow: list[str]) -> dict[str, list[str]]:
-    """Fields that training must not see: field -> sources ('' = every source that says nothing else)."""
-    status = field_status(lake, entity)
-    hidden = status[status["known_at"].isin(_NEVER) & ~status["field"].isin(allow)]
-    return {f: sorted(rows["source"]) for f, rows in hidden.groupby("field")}
-
-
 def custom_fields(lake, entity: str, allow: list[str]) -> list[str]:
     """The x_ fields that may be features: marked fixed, historized or assumed by some source, typed, few levels."""
     known = [c for c in lake.columns(entity) if c.startswith("x_")]
@@ -65,40 +58,35 @@ def _as_of_connection(lake, entity: str, spine: pd.DataFrame, allow: list[str]) 
                         spine[["id", "as_of"]].reset_index(drop=True).reset_index(names="spine_row"))
     connection.execute("create table spine as select spine_row::bigint as spine_row, id, as_of::timestamp as as_of from spine_rows")
     connection.unregister("spine_rows")
-    own = _visible(lake, entity, allow)
-    connection.execute(f"create view {entity}_at as {_as_of_join(own, 's.id')}")
+    own = _as_of_join(lake, entity, allow, "s.id", "spine s")
+    connection.execute(f"create view {entity}_at as {own}")
     for other, key in _BESIDE[entity].items():
-        if key in hidden_fields(lake, entity, allow):  # the pointer itself tells the outcome
-            connection.execute(f"create view {other}_at as select null::bigint as spine_row, * from {_visible(lake, other, allow)} where false")
-        else:
-            joined = _as_of_join(own, "s.id")
-            connection.execute(f"create view {other}_at as select o.spine_row, v.* from ({joined}) o join spine s using (spine_row) "
-                               f"join {_visible(lake, other, allow)} v on v.id = o.{key} where {_VALID}")
-    connection.execute(f"""create view activity_at as select * from (select s.spine_row, s.as_of, v.*, case when coalesce(v.is_done, true)
-        then greatest(v.created_at, v.happened_at) else v.created_at end as visible_at from spine s join {_visible(lake, 'activity', allow)} v
-        on v.{entity}_id = s.id where {_VALID}) where coalesce(visible_at, valid_from) <= as_of""")
+        pointers = f"(select spine_row, as_of, {key} as key from ({own})) s"
+        connection.execute(f"create view {other}_at as {_as_of_join(lake, other, allow, 's.key', pointers)}")
+    connection.execute(f"""create view activity_at as select *, coalesce(greatest(case when coalesce(is_done, true) then happened_at end, created_at),
+        valid_from) as visible_at from ({_as_of_join(lake, "activity", allow, "s.id", "spine s", f"{entity}_id")}) where visible_at <= as_of""")
     return connection
 
 
-_VALID = ("v.valid_from <= s.as_of and (v.valid_to is null or s.as_of < v.valid_to) and (v.deleted_at is null or v.deleted_at > s.as_of)")
+def _as_of_join(lake, entity: str, allow: list[str], key: str, spine: str, on: str = "id") -> str:
+    """SQL: the version of each record that stood at its spine row's instant, with what was not known then as null."""
+    known = _known_columns(lake, entity, allow)
+    return (f"select s.spine_row, s.as_of, {known} from {spine} join {lake.relation_sql(entity, entity_kinds(entity))} v on v.{on} = {key} "
+            "where v.valid_from <= s.as_of and (v.valid_to is null or s.as_of < v.valid_to) and (v.deleted_at is null or v.deleted_at > s.as_of)")
 
 
-def _as_of_join(versions: str, key: str) -> str:
-    return f"select s.spine_row, s.as_of, v.* from spine s join {versions} v on v.id = {key} where {_VALID}"
-
-
-def _visible(lake, entity: str, allow: list[str]) -> str:
-    """SQL of an entity's versions in which every field that training must not see is null."""
-    hidden, kept = hidden_fields(lake, entity, allow), field_status(lake, entity)
+def _known_columns(lake, entity: str, allow: list[str]) -> str:
+    """Select list: a field that training must not see, or that had no history yet at s.as_of, reads as null."""
+    status, rows = field_status(lake, entity), lake.fields()
+    late = rows[(rows["entity"] == entity) & rows["history_from"].notna()]
     columns = []
     for c in lake.columns(entity):
-        if c in hidden and "" in hidden[c]:  # hidden by default: shown only where a source says otherwise
-            shown = kept.loc[(kept["field"] == c) & (kept["source"] != "") & ~kept["known_at"].isin(_NEVER), "source"]
-            tests = " or ".join(f"id[:{len(x) + 1}] = '{x}:'" for x in shown)
-            columns.append(f"case when {tests} then {c} end as {c}" if tests else f"nullif({c}, {c}) as {c}")
-        elif c in hidden:
-            tests = " or ".join(f"id[:{len(x) + 1}] = '{x}:'" for x in hidden[c])
-            columns.append(f"case when {tests} then null else {c} end as {c}")
-        else:
-            columns.append(c)
-    return f"(select {', '.join(columns)} from {lake.relation_sql(entity, entity_kinds(entity))})"
+        mine = status[(status["field"] == c)]
+        default_hidden = bool(((mine["source"] == "") & mine["known_at"].isin(_NEVER)).any()) and c not in allow
+        cases = [f"when v.id[:{len(r.source) + 1}] = '{r.source}:' then {'null' if r.known_at in _NEVER and c not in allow else 'v.' + c}"
+                 for r in mine.itertuples() if r.source and (r.known_at in _NEVER and c not in allow) != default_hidden]
+        cases = [f"when v.id[:{len(r.source) + 1}] = '{r.source}:' and s.as_of < TIMESTAMP '{r.history_from}' then null"
+                 for r in late[late["field"] == c].itertuples()] + cases
+        other = f"nullif(v.{c}, v.{c})" if default_hidden else f"v.{c}"
+        columns.append(f"case {' '.join(cases)} else {other} end as {c}" if cases else f"{other} as {c}")
+    return ", ".join(columns)
