@@ -97,9 +97,9 @@ def _records(lake, entity: str, as_of: datetime, source: str | None) -> pd.DataF
 
 
 def _has_history(lake, entity: str, as_of: datetime, source: str | None) -> bool:
-    """Some record changed while it was open, or activities tell of it."""
+    """Some record's changes were recorded (a plain export has none), or activities tell of it."""
     changed = lake.sql(f"""select count(*) from (select id from {entity}_versions where {_of_source(source)} and valid_from <= TIMESTAMP '{as_of}'
-        and coalesce({_WON[entity]}, false) is false and closed_at is null group by id having count(*) > 1)""").fetchall()[0][0]
+        and origin <> 'import' group by id having count(*) > 1)""").fetchall()[0][0]
     linked = lake.sql(f"select count(*) from (select 1 from activity_versions where {entity}_id is not null and {_of_source(source)} limit 1)").fetchall()[0][0]
     return bool(changed or linked)
 
