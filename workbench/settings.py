@@ -33,15 +33,22 @@ def _toml(path: str, _changed: float) -> dict:
         raise WorkbenchError(f"{path} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
 
 
+def root() -> Path:
+    """The project's folder: the working folder, or the nearest one above it with a workbench.toml (JupyterLab runs in notebooks/)."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "workbench.toml").is_file()), here)
+
+
 def settings() -> Settings:
-    """Read WORKBENCH_LAKE, WORKBENCH_RUNS, WORKBENCH_REPORTS and workbench.toml (or WORKBENCH_TOML) of the folder."""
-    toml = Path(environ.get("WORKBENCH_TOML", "workbench.toml"))
+    """Read WORKBENCH_LAKE, WORKBENCH_RUNS, WORKBENCH_REPORTS and workbench.toml (or WORKBENCH_TOML) of the project's folder."""
+    base = root()
+    toml = Path(environ.get("WORKBENCH_TOML") or base / "workbench.toml")
     values = _toml(str(toml), toml.stat().st_mtime) if toml.exists() else {}
     organization = values.get("organization", {})
     return Settings(
-        lake=Path(environ.get("WORKBENCH_LAKE", "data/lake")),
-        runs=Path(environ.get("WORKBENCH_RUNS", "papermill_runs")),
-        reports=Path(environ.get("WORKBENCH_REPORTS", "reports")),
+        lake=Path(environ.get("WORKBENCH_LAKE") or base / "data/lake"),
+        runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"),
+        reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
         time_zone=organization.get("time_zone", "UTC"),
         currency=organization.get("currency", "USD"),
         schedules=values.get("schedule", {}),
