@@ -1,0 +1,229 @@
+"""The command line: arguments in, sentences out. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.errors import WorkbenchError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Honest analytics over your CRM: import an export, run the notebooks, open reports/index.html.\n\n"
+                       "Begin with `workbench demo && workbench run all`, or with `workbench mapping FILE.csv > mapping.toml`.")
+lake_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the lake: versions, compact, vacuum.")
+app.add_typer(lake_app, name="lake")
+
+
+def _use_lake(folder: Path | None) -> Path | None:
+    if folder is not None:
+        os.environ["WORKBENCH_LAKE"] = str(folder.absolute())
+    return folder
+
+
+Lake = Annotated[Path | None, typer.Option("--lake", metavar="FOLDER", callback=_use_lake, help="The lake's folder (default: WORKBENCH_LAKE or data/lake).")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from workbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that tells what is being done: one that changes on a terminal, one a step in a log."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, soft_wrap=True)
+        return
+    with console.status("", spinner="line") as status:
+        yield lambda text: status.update(text.replace("[", r"\["))
+
+
+@app.command()
+def demo(size: Annotated[str, typer.Option(help="small (seconds), medium (20,000 leads) or large (for benchmarks).")] = "small",
+         seed: Annotated[int, typer.Option(help="The same seed makes the same organisation.")] = 1,
+         if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing where the lake holds the demo already.")] = False, lake: Lake = None) -> None:
+    """Make the demo organisation, source `demo`.
+
+    48 months of an invented B2B company, with history and dirt, that end on a fixed day.
+    """
+    from workbench.connect.demo import make_demo
+    from workbench.lake import open_lake
+
+    store = open_lake(create=True)
+    if if_missing and (store.sources()["source"] == "demo").any():
+        typer.echo(f"The demo organisation stands in {_shown(store.path)}.")
+        return
+    with _progress() as say:
+        made = make_demo(store, size=size, seed=seed, progress=say)
+    typer.echo(made.to_string(index=False))
+    typer.echo(f"Made the demo organisation in {_shown(store.path)}. Next: workbench run all")
+
+
+@app.command("import")
+def import_(mapping: Annotated[Path, typer.Argument(metavar="MAPPING.toml", help="Which column is which field; draft one with `workbench mapping FILE...`.")],
+            data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the files lie (default: beside the mapping).")] = None, lake: Lake = None) -> None:
+    """Import an export by its mapping.
+
+    Bad rows become findings; a file with too many of them is refused whole. Importing again replaces the same records.
+    """
+    from workbench.connect.files import import_files
+    from workbench.lake import open_lake
+
+    with _progress() as say:
+        report = import_files(open_lake(create=True), mapping, data, at=_now(), progress=say)
+    typer.echo(report.message())
+    typer.echo(f"Next: workbench run all --source {report.source}")
+
+
+@app.command()
+def mapping(files: Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, gzip CSV, Excel or Parquet files of one export.")]) -> None:
+    """Draft a mapping for an export and print it.
+
+    `workbench mapping leads.csv > leads.toml`; open points are marked QUESTION, and every line says why.
+    """
+    from workbench.connect.draft import draft_mapping
+
+    with _progress() as say:
+        say(f"reading {len(files)} file(s)")
+        text = draft_mapping(files)
+    typer.echo(text, nl=not text.endswith("\n"))
+    open_points = text.count("# QUESTION")
+    typer.echo(f"{open_points} open question(s) are marked in the draft." if open_points else "The draft has no open question.", err=True)
+
+
+@app.command()
+def run(notebook: Annotated[list[str], typer.Argument(metavar="NOTEBOOK", help="Name, number (10) or `all`.")],
+        parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the notebook; may be repeated.")] = None,
+        as_of: Annotated[str, typer.Option("--as-of", metavar="DATE", help="Everything as it was known at the end of this day, or at an instant.")] = "",
+        source: Annotated[str, typer.Option(help="One source of the lake, e.g. demo.")] = "",
+        jobs: Annotated[int, typer.Option(min=1, help="How many notebooks at once.")] = 2,
+        standalone: Annotated[bool, typer.Option("--standalone", help="Make each report one file that can be mailed.")] = False, lake: Lake = None) -> None:
+    """Run notebooks and make their reports.
+
+    Exit code 1 when any of them failed; its notebook and a report that says why are kept.
+    """
+    from workbench.runs import run_notebooks
+
+    given = dict(_pair(text) for text in parameter or [])
+    with _progress() as say:
+        records = run_notebooks(notebook, parameters=given, as_of=as_of, source=source, jobs=jobs, standalone=standalone, progress=say)
+    _tell(records)
+
+
+@app.command()
+def due(lake: Lake = None) -> None:
+    """Run what the schedules of workbench.toml make due.
+
+    Each slot runs once, however often and in however many processes this is called; call it every few minutes.
+    """
+    from workbench.schedule import run_due
+
+    with _progress() as say:
+        records = run_due(_now(), progress=say)
+    if not records:
+        typer.echo("Nothing is due.")
+        return
+    _tell(records)
+
+
+@app.command()
+def dictionary(out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")] = Path("data/dictionary.md")) -> None:
+    """Write the data dictionary from the schema."""
+    from workbench import schema
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(schema.dictionary(), encoding="utf-8")
+    typer.echo(f"Wrote {out}.")
+
+
+@lake_app.command()
+def versions(lake: Lake = None) -> None:
+    """List the published versions.
+
+    WORKBENCH_LAKE_VERSION=NUMBER repeats a run on one of them.
+    """
+    from workbench.lake import open_lake
+
+    typer.echo(open_lake().versions().to_string(index=False))
+
+
+@lake_app.command()
+def compact(lake: Lake = None) -> None:
+    """Join small files; content and pinned versions stay."""
+    from workbench.lake import open_lake
+
+    store = open_lake()
+    with _progress() as say:
+        say("compacting")
+        store.compact()
+    typer.echo(f"Compacted {_shown(store.path)}; it stands at version {store.version}.")
+
+
+@lake_app.command()
+def vacuum(keep_days: Annotated[int, typer.Option(min=0, help="Versions published in so many days stay readable.")] = 90, lake: Lake = None) -> None:
+    """Delete files that no version of the last days needs."""
+    from workbench.lake import open_lake
+
+    store = open_lake()
+    with _progress() as say:
+        say("vacuuming")
+        n = store.vacuum(_now(), keep_days)
+    typer.echo(f"Deleted {n:,} files of {_shown(store.path)}.")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _shown(path: Path) -> str:
+    """A path as a person would type it from here."""
+    near = os.path.relpath(path)
+    return str(path) if near.startswith("..") else near
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise WorkbenchError(f"-p {text}: no value.", fix="Write it as -p name=value.")
+    return name.strip(), value
+
+
+def _tell(records: list[dict]) -> None:
+    from workbench.settings import settings
+
+    for r in records:
+        typer.echo(f"{r['status']:<8} {r['name']} ({r['seconds']:.1f} s)" + (f": {r['error']}" if r["error"] else ""))
+    failed = [r for r in records if r["status"] != "ok"]
+    typer.echo(f"{len(records) - len(failed)} of {len(records)} notebooks ran. Open {_shown(settings().reports / 'index.html')}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The command `workbench`: errors as one sentence, Ctrl-C without a traceback."""
+    try:
+        app()
+    except WorkbenchError as error:
+        sys.stderr.write(f"workbench: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("workbench: interrupted; what was not finished was not published.\n")
+        sys.exit(130)
