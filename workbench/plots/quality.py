@@ -32,6 +32,17 @@ def plot_findings(findings: pd.DataFrame) -> go.Figure:
     return _dressed(figure, len(shown), "share of records concerned")
 
 
+def plot_events(events: pd.DataFrame) -> go.Figure:
+    """What was recorded in each month, by entity (log scale); columns of `workbench.quality.contents.events_by_month`."""
+    figure = go.Figure()
+    for entity, rows in events.groupby("entity", sort=False):
+        figure.add_scatter(x=rows["month_on"], y=rows["n"], name=str(entity), mode="lines+markers", marker={"size": 4},
+                           hovertemplate="%{x|%b %Y}: %{y:,}<extra>%{fullData.name}</extra>")
+    _dressed(figure, max(events["entity"].nunique(), 8) if len(events) else 0, "month")
+    figure.update_yaxes(type="log", title="new and changed records")
+    return figure.update_xaxes(tickformat="%b %Y", rangemode="normal")
+
+
 def _dressed(figure: go.Figure, n_rows: int, title: str) -> go.Figure:
     figure.update_layout(height=140 + 24 * max(n_rows, 1), margin={"l": 10, "r": 10, "t": 40, "b": 40}, barmode="overlay", template="plotly_white",
                          legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}, xaxis={"tickformat": ".0%", "rangemode": "tozero", "title": title})

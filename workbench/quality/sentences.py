@@ -1,0 +1,72 @@
+"""What a manager reads about data quality: sentences and short lists made from the frames of `rules` and `fill`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pandas as pd
+
+from workbench.quality.fill import LOST, WON, of_source
+
+_READY = {"yes": "ready", "partly": "partly ready", "no": "not ready"}
+
+
+def main_entity(lake, as_of: datetime, source: str | None = None) -> str:
+    """`lead` or `deal`: whichever has more decided records (then more records); what the fields are judged for."""
+    counts = {e: lake.sql(f"""select count(*) filter (where {WON[e]} or {LOST[e]}), count(*) from {e} where {of_source(source)}""", as_of).fetchall()[0] for e in WON}
+    return max(counts, key=lambda e: counts[e])
+
+
+def verdict_sentence(verdicts: pd.DataFrame) -> str:
+    """Which capabilities are ready; columns of `capability_verdicts`.
+
+    >>> verdict_sentence(pd.DataFrame({"capability": ["forecast", "data quality"], "ready": ["no", "yes"]}))
+    '**Ready**: data quality. **Not ready**: forecast.'
+    """
+    groups = [(word, verdicts.loc[verdicts["ready"] == ready, "capability"].tolist()) for ready, word in _READY.items()]
+    return " ".join(f"**{word.capitalize()}**: {', '.join(names)}." for word, names in groups if names)
+
+
+def findings_sentence(findings: pd.DataFrame) -> str:
+    """How many checks found something, and how many could not be made; columns of `quality_findings`."""
+    checked, found = findings[findings["n"].notna()], findings[findings["n"].fillna(0) > 0]
+    if checked.empty:
+        return "No rule could be checked: there is no record that fills the fields it needs."
+    high = found[found["severity"] == "high"]
+    grave = f", **{len(high)} of them grave**" if len(high) else ", none of them grave" if len(found) else ""
+    return (f"{len(found)} of the {len(checked)} checks that could be made found something{grave}. {len(findings) - len(checked)} checks could not be made, "
+            "because these data do not hold the fields that they need: that is no fault.")
+
+
+def to_mend(findings: pd.DataFrame, rows: int = 8) -> pd.DataFrame:
+    """The gravest findings with their remedy: what, severity, n, share, meaning, fix; one row a rule and entity."""
+    found = findings[findings["n"].fillna(0) > 0].head(rows)
+    what = found["entity"] + ": " + found["rule"].str.replace("_", " ")
+    return found.assign(what=what)[["what", "severity", "n", "share", "meaning", "fix"]].reset_index(drop=True)
+
+
+def fill_sentence(fill: pd.DataFrame, entity: str) -> str:
+    """What the fields of `entity` are good for; columns of `fill_rates`."""
+    used = fill[fill["verdict"] != "empty"]
+    if used.empty:
+        return f"There is no {entity} whose fields could be judged."
+    words = {"good": "well filled", "partial": "half filled", "sparse": "nearly empty", "filled late": "filled after the decision", "suspect": "filled differently by outcome",
+             "current only": "known only as of the export", "outcome": "part of the outcome"}
+    counts = used["verdict"].value_counts()
+    told = [f"{counts[v]} {word}" for v, word in words.items() if v in counts]
+    late = used.loc[used["verdict"].isin(["filled late", "suspect"]), "field"].tolist()
+    warning = f" **Beware of {', '.join(late)}**: a model that learns from them looks better than it is." if late else ""
+    return f"{len(used)} of {len(fill)} fields of the {used['n'].iloc[0]:,} {entity}s hold anything: {', '.join(told)}.{warning}"
+
+
+def import_sentence(found: pd.DataFrame) -> str:
+    """What the import reported; columns of `import_findings`.
+
+    >>> import_sentence(pd.DataFrame({"n": []}))
+    'The import reported nothing: every row and column was loaded as told.'
+    """
+    if found.empty:
+        return "The import reported nothing: every row and column was loaded as told."
+    columns = int((found["rule"] == "unused_column").sum() and found.loc[found["rule"] == "unused_column", "n"].sum())
+    rows = int(found["n"].sum()) - columns
+    return f"The import reported {rows:,} row{'s' * (rows != 1)} and left {columns:,} column{'s' * (columns != 1)} out; nothing was dropped silently."
