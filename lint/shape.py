@@ -14,7 +14,7 @@ from pathlib import Path
 
 # The rooms from the ground up: a room imports from itself and from the rooms before it.
 ROOMS = ("errors", "settings", "schema", "rows", "store", "lake", "privacy", "ledger", "connect", "features", "quality", "models",
-         "plots", "report", "record", "runs", "schedule", "cli")
+         "plots", "report", "record", "checks", "runs", "schedule", "cli")
 CLOCK_ROOMS = ("runs", "cli")  # only these read the clock
 MAX_FILE, MAX_CELL, MAX_PACKAGE = 300, 12, 6000
 LONG: dict[str, str] = {}  # file under workbench/ that may be longer: the reason
