@@ -15,13 +15,14 @@ from workbench.errors import WorkbenchError
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders, the organization's time zone and currency, and the schedules of workbench.toml."""
+    """Folders, the organization's time zone and currency, how long a notebook's cell may run, and the schedules of workbench.toml."""
 
     lake: Path
     runs: Path
     reports: Path
     time_zone: str = "UTC"
     currency: str = "USD"
+    cell_minutes: float = 30
     schedules: dict = field(default_factory=dict)
 
 
@@ -51,6 +52,7 @@ def settings() -> Settings:
         reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
         time_zone=organization.get("time_zone", "UTC"),
         currency=organization.get("currency", "USD"),
+        cell_minutes=values.get("runs", {}).get("cell_minutes", 30),
         schedules=values.get("schedule", {}),
     )
 

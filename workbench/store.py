@@ -38,7 +38,7 @@ class Store:
         self.version, self.heads = self._published()
 
     def _published(self) -> tuple[int, dict[str, int]]:
-        if not DeltaTable.is_deltatable(str(self.path / PUBLISHES)):
+        if self.pinned == -1 or not DeltaTable.is_deltatable(str(self.path / PUBLISHES)):
             return -1, {}
         delta = DeltaTable(self.path / PUBLISHES)
         latest = pa.table(delta.get_add_actions(flatten=True))["max.publish"].to_pylist()  # from the log; one small file a publish
