@@ -14,6 +14,7 @@ import pandas as pd
 
 from workbench.errors import WorkbenchError
 from workbench.features.as_of import TEXT_LEVELS, as_of_features, custom_fields, field_status
+from workbench.schema import VERSION
 
 _WON = {"lead": "is_converted", "deal": "is_won"}
 _LOST = {"lead": "coalesce(is_lost, not is_converted)", "deal": "not is_won"}
@@ -74,7 +75,7 @@ def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, sou
     names, excluded = _kept(lake, entity, values.iloc[: len(spine)], source, how, allow or [])
     frame = pd.concat([spine.reset_index(drop=True), values.iloc[: len(spine)][names].reset_index(drop=True)], axis=1)
     scored = pd.concat([now[["id", "as_of", "created_at", "created_order"]].reset_index(drop=True), values.iloc[len(spine):][names].reset_index(drop=True)], axis=1)
-    frame["group"] = frame["id"] if dated else _twins(frame[names])
+    frame["group"] = frame["id"] if dated else _twins(lake, entity, frame["id"], as_of)
     status = field_status(lake, entity)
     told = status[(status["known_at"] == "assumed") & ((status["source"] == source) | (source is None))]["field"]
     return Snapshots(entity, source, as_of, horizon_days, how, "time" if dated else "grouped", frame, _with_names(lake, entity, scored, as_of),
@@ -176,11 +177,10 @@ def _kept(lake, entity: str, values: pd.DataFrame, source: str | None, how: str,
     return names, pd.DataFrame(excluded, columns=["field", "reason"]).drop_duplicates("field").sort_values("field", ignore_index=True)
 
 
-def _twins(features: pd.DataFrame) -> pd.Series:
-    """Records alike in every feature share a group: without dates they may be one lead entered twice."""
-    if features.empty:
-        return pd.Series(dtype="str")
-    return pd.util.hash_pandas_object(features, index=False).astype(str)
+def _twins(lake, entity: str, ids: pd.Series, as_of: datetime) -> pd.Series:
+    """Records alike in every field but the ids, the outcome too, share a group: without dates they may be one lead entered twice."""
+    rows = lake.read(entity, as_of).set_index("id").drop(columns=[*(name for name, _, _ in VERSION if name != "id"), "created_order"])
+    return ids.map(pd.util.hash_pandas_object(rows, index=False).astype(str)).fillna(ids)
 
 
 def _with_names(lake, entity: str, scored: pd.DataFrame, as_of: datetime) -> pd.DataFrame:
