@@ -1,38 +1,69 @@
 """Climb the ladder: out-of-sample predictions of every rung, compared pairwise; the simplest that no later one beats.
 
-Time: test = the last 30 % of origins; train = rows whose horizon ended before the first of them, records of test left out.
-Grouped (no dates): five folds, twins on one side. Probabilities are calibrated on cross-fitted predictions of the training rows.
+Five folds by record: a model never sees the records that it is judged on. Time: fitted on rows whose horizon ended before the
+first test origin, judged on the last 30 % of rows. Leaving out every record that is still open at that origin instead would leave
+the rows that were resolved early, whose rate is another. Grouped (no dates): twins on one side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 
-from workbench.models.rungs import CLIP, RUNGS, Platt
+from workbench.models.rungs import RUNGS, BaseRate, group_folds
 
 WORTH = 0.02  # a gain worth having: this share of the base rate's log loss
 MIN_EVENTS = 30
 DRAWS = 1000
+CLIP = 1e-4
+
+
+class Platt:
+    """p = expit(a + sum of b x part), b >= 0, by maximum likelihood with a slight pull to a = 0 and equal b that add up to 1."""
+
+    def fit(self, parts: np.ndarray, y: np.ndarray) -> Platt:
+        """Learn a and b from the log-odds (a row a record, a column a part) of rows that the model has not seen."""
+        even, spread = np.full(parts.shape[1], 1 / parts.shape[1]), np.ptp(parts, axis=0) > 1e-9
+        if not spread.any():  # one value for everybody: only a level can be learned
+            self.a_, self.b_ = float(logit(np.clip(y.mean(), CLIP, 1 - CLIP)) - parts.mean(axis=0) @ even), even
+            return self
+
+        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+            m, away = w[0] + parts @ w[1:], w[1:] - even
+            slope = expit(m) - y
+            return (np.sum(np.logaddexp(0, m) - y * m) + 0.5 * w[0] ** 2 + 2 * away @ away, np.r_[slope.sum() + w[0], parts.T @ slope + 4 * away])
+
+        found = minimize(loss, np.r_[0.0, even], jac=True, method="L-BFGS-B", bounds=[(None, None)] + [(0, None)] * len(even)).x
+        self.a_, self.b_ = float(found[0]), found[1:]
+        return self
+
+    def predict(self, parts: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities."""
+        return np.clip(expit(self.a_ + parts @ self.b_), CLIP, 1 - CLIP)
 
 
 @dataclass
 class Evaluation:
-    """rows: group, y and a column of probabilities a rung, all out of sample; ladder: one row a rung; model: the rung chosen."""
+    """rows: row (of the frame), group, y and a column of probabilities a rung, all out of sample; parts: their log-odds by rung.
+
+    ladder: one row a rung (model, auc, log_loss, brier, gain over the base rate with gain_low (99 %) and gain_high (95 %, both one-sided),
+    step, the gain over the rung before with step_low and step_high (95 %), chosen). model: the rung chosen.
+    """
 
     rows: pd.DataFrame
     ladder: pd.DataFrame
     model: str
     verdict: str
-    gain: float
-    gain_low: float
-    gain_high: float
+    gain: float | None = None
+    gain_low: float | None = None
     why: str = ""
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -45,111 +76,114 @@ def log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return -np.where(y == 1, np.log(p), np.log(1 - p))
 
 
+def equal_mass(p: np.ndarray, bins: int = 10) -> list[np.ndarray]:
+    """Row numbers of each bin, lowest probabilities first; every bin holds as many rows, give or take one."""
+    return [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
+
+
 def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = 10) -> float:
     """ECE over bins of equal mass: mean |observed - predicted|, weighted by rows.
 
     >>> round(calibration_error(np.array([0, 1]), np.array([.25, .75]), bins=2), 2)
     0.25
     """
-    order = np.argsort(p, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    return float(sum(len(i) * abs(y[i].mean() - p[i].mean()) for i in parts) / len(order))
+    return float(sum(len(i) * abs(y[i].mean() - p[i].mean()) for i in equal_mass(p, bins)) / len(p))
 
 
-def perfect_calibration_error(p: np.ndarray, seed: int = 7, draws: int = 200) -> float:
-    """The mean ECE of a model whose probabilities p are exactly true, at this n: what chance alone makes."""
-    rng = np.random.default_rng(seed)
-    return float(np.mean([calibration_error((rng.random(len(p)) < p).astype(int), p) for _ in range(draws)]))
+def perfect_calibration_error(p: np.ndarray, groups: np.ndarray, seed: int = 7, draws: int = 400) -> tuple[float, float]:
+    """ECE (mean, 95th percentile) of a model whose probabilities p are exactly true, at this n: what chance alone makes.
 
-
-def grouped_means(values: np.ndarray, groups: np.ndarray, seed: int = 7) -> np.ndarray:
-    """Bootstrap draws of the mean of `values`, resampling whole groups (records)."""
+    Rows of one group (snapshots of one record) share their luck, so they count as little more than one.
+    """
     _, code = np.unique(groups, return_inverse=True)
-    total, count = np.bincount(code, values), np.bincount(code).astype(float)
-    rng = np.random.default_rng(seed)
-    out = np.empty(DRAWS)
-    for i in range(DRAWS):
-        weight = rng.poisson(1.0, len(total))
-        out[i] = (weight @ total) / max(weight @ count, 1.0)
-    return out
+    parts, rng, found = equal_mass(p), np.random.default_rng(seed), np.empty(draws)
+    for i in range(draws):
+        off = (rng.random(code.max() + 1)[code] < p) - p
+        found[i] = sum(abs(off[part].sum()) for part in parts) / len(p)
+    return float(found.mean()), float(np.quantile(found, 0.95))
 
 
-def cross_fit(rung, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, folds: list) -> np.ndarray:
-    """Out-of-fold log-odds of each row."""
-    z = np.zeros(len(y))
-    for train, test in folds:
-        z[test] = rung().fit(X.iloc[train], y[train], groups[train]).log_odds(X.iloc[test])
-    return z
-
-
-def group_folds(y: np.ndarray, groups: np.ndarray, k: int = 5, seed: int = 7) -> list:
-    """Stratified folds that keep a group on one side, each with both classes in training."""
-    k = int(max(2, min(k, y.sum(), (1 - y).sum())))
-    return list(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups))
+def grouped_means(values: np.ndarray, groups: np.ndarray, seed: int = 7, weights: np.ndarray | None = None, draws: int = DRAWS) -> np.ndarray:
+    """Bootstrap draws (a row a draw) of the weighted mean of each column of `values`, resampling whole groups (records)."""
+    _, code = np.unique(groups, return_inverse=True)
+    weights = np.ones_like(values, dtype=float) if weights is None else weights
+    sums = np.column_stack([np.bincount(code, v) for v in (*(values * weights).T, *weights.T)])
+    rng, k = np.random.default_rng(seed), values.shape[1]
+    drawn = np.vstack([rng.poisson(1.0, len(sums)).astype(float) @ sums for _ in range(draws)])
+    with np.errstate(invalid="ignore"):
+        return drawn[:, :k] / drawn[:, k:]
 
 
 def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of train and test: test = origins from the last `share` of rows on; no record and no horizon crosses."""
+    """Which rows train and which test: test = origins from the last `share` of rows on; a training row's horizon ended before them."""
     cut = frame["as_of"].quantile(1 - share, interpolation="lower")
-    test = (frame["as_of"] >= cut).to_numpy()
-    train = (frame["as_of"] + pd.Timedelta(days=horizon_days) <= cut).to_numpy() & ~frame["group"].isin(frame.loc[test, "group"]).to_numpy()
-    return np.flatnonzero(train), np.flatnonzero(test)
+    return (frame["as_of"] + pd.Timedelta(days=horizon_days) <= cut).to_numpy(), (frame["as_of"] >= cut).to_numpy()
 
 
 def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7,
              progress: Callable[[str], None] | None = None) -> Evaluation:
     """Judge every rung on labelled rows (group, as_of, event and features), out of sample; see the module."""
     y, groups, X = frame["event"].astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
-    if evaluation == "time":
-        train, test = time_split(frame, horizon_days)
-    else:
-        train = test = np.arange(len(y))
-    for part, name in ((train, "training"), (test, "test")):
-        events = int(y[part].sum())
-        if min(events, len(part) - events) < MIN_EVENTS:
-            return _too_little(f"The {name} rows hold {events:,} events and {len(part) - events:,} others; {MIN_EVENTS} of each are needed.")
+    train, test = time_split(frame, horizon_days) if evaluation == "time" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
+    if why := _too_few(y, groups, {"": train} if evaluation != "time" else {"training ": train, "test ": test}):
+        return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
     if not features:
-        return _too_little("No field was known at the time of scoring, so nothing can be learned.")
-    rows = pd.DataFrame({"row": test, "group": groups[test], "y": y[test]})
-    folds = group_folds(y[train], groups[train], seed=seed)
-    for rung in RUNGS:
-        if progress:
-            progress(f"fitting: {rung.name}")
-        z = cross_fit(rung, X.iloc[train], y[train], groups[train], folds)
-        if evaluation == "time":
-            model = rung().fit(X.iloc[train], y[train], groups[train])
-            rows[rung.name] = Platt().fit(z, y[train]).predict(model.log_odds(X.iloc[test]))
-        else:  # each fold is mapped by what the other folds show
-            p = np.empty(len(y))
-            for others, held in folds:
-                p[held] = Platt().fit(z[others], y[others]).predict(z[held])
-            rows[rung.name] = p
-    return _judge(rows, seed)
+        return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why="No field was known at the time of scoring, so nothing can be learned.")
+    used = np.flatnonzero(train | test)
+    fold, parts = np.full(len(y), -1), {}
+    fold[used] = group_folds(y[used], groups[used], seed=seed)
+    for f in range(fold.max() + 1):
+        fit, out, beside = np.flatnonzero(train & (fold != f)), np.flatnonzero(fold == f), {}
+        for rung in RUNGS:
+            if progress:
+                progress(f"fold {f + 1} of {fold.max() + 1}: {rung.name}")
+            beside[rung.name] = rung().fit(X.iloc[fit], y[fit], groups[fit], beside)
+            found = beside[rung.name].parts(X.iloc[out])
+            parts.setdefault(rung.name, np.zeros((len(y), found.shape[1])))[out] = found
+    rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "y": y[test]})
+    for name, z in parts.items():
+        rows[name] = expit(z[test, 0]) if name == BaseRate.name else _calibrated(z, y, train, test, fold, evaluation)
+    return _judge(rows, {name: z[test] for name, z in parts.items()}, seed)
 
 
-def _too_little(why: str) -> Evaluation:
-    return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), "base rate", "too little data", 0.0, 0.0, 0.0, why)
+def _too_few(y: np.ndarray, groups: np.ndarray, sets: dict[str, np.ndarray]) -> str:
+    """Why there is too little to learn from; rows of one record count once."""
+    for name, part in sets.items():
+        events = len(np.unique(groups[part & (y == 1)]))
+        others = len(np.unique(groups[part])) - events
+        if min(events, others) < MIN_EVENTS:
+            return f"The {name}records hold {events:,} with the event and {others:,} without; at least {MIN_EVENTS} of each are needed."
+    return ""
 
 
-def _judge(rows: pd.DataFrame, seed: int) -> Evaluation:
-    names, y, groups = [r.name for r in RUNGS], rows["y"].to_numpy(), rows["group"].to_numpy()
-    losses = {n: log_losses(y, rows[n].to_numpy()) for n in names}
-    base = losses[names[0]]
-    chosen = next(n for i, n in enumerate(names) if all(np.quantile(grouped_means(losses[n] - losses[m], groups, seed), 0.05) <= 0 for m in names[i + 1:]))
-    table = []
-    for n in names:
-        draws = grouped_means(base - losses[n], groups, seed)
-        p = rows[n].to_numpy()
-        table.append({"model": n, "auc": float(roc_auc_score(y, p)), "log_loss": float(losses[n].mean()), "brier": float(np.mean((p - y) ** 2)),
-                      "gain": float((base - losses[n]).mean()), "gain_low": float(np.quantile(draws, 0.01)), "gain_high": float(np.quantile(draws, 0.95)),
-                      "chosen": n == chosen})
-    ladder = pd.DataFrame(table)
-    row, best = ladder[ladder["chosen"]].iloc[0], ladder.iloc[1:].sort_values("log_loss").iloc[0]
-    worth = WORTH * float(base.mean())
+def _calibrated(z: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, fold: np.ndarray, evaluation: str) -> np.ndarray:
+    """Probabilities of the test rows. Time: mapped by the earlier rows, cross-fitted. Grouped: each fold by what the others show."""
+    if evaluation == "time":
+        return Platt().fit(z[train], y[train]).predict(z[test])
+    p = np.empty(len(y))
+    for f in np.unique(fold):
+        p[fold == f] = Platt().fit(z[fold != f], y[fold != f]).predict(z[fold == f])
+    return p
+
+
+def _judge(rows: pd.DataFrame, parts: dict[str, np.ndarray], seed: int) -> Evaluation:
+    names, y = [r.name for r in RUNGS], rows["y"].to_numpy()
+    losses = np.column_stack([log_losses(y, rows[n].to_numpy()) for n in names])
+    draws, mean = grouped_means(losses, rows["group"].to_numpy(), seed), losses.mean(axis=0)
+    # a later rung beats an earlier one when the one-sided 95 % bound of the paired difference is above 0
+    beaten = [any(np.quantile(draws[:, i] - draws[:, j], 0.05) > 0 for j in range(i + 1, len(names))) for i in range(len(names))]
+    chosen = beaten.index(False)
+    gain, step = draws[:, [0]] - draws, np.column_stack([draws[:, max(i - 1, 0)] - draws[:, i] for i in range(len(names))])
+    ladder = pd.DataFrame({
+        "model": names, "auc": [0.5] + [float(roc_auc_score(y, rows[n])) for n in names[1:]], "log_loss": mean,
+        "brier": [float(np.mean((rows[n] - y) ** 2)) for n in names], "gain": mean[0] - mean, "gain_low": np.quantile(gain, 0.01, axis=0),
+        "gain_high": np.quantile(gain, 0.95, axis=0), "step": -np.diff(mean, prepend=mean[0]), "step_low": np.quantile(step, 0.025, axis=0),
+        "step_high": np.quantile(step, 0.975, axis=0), "chosen": np.arange(len(names)) == chosen})
+    row, worth, why = ladder.iloc[chosen], WORTH * mean[0], ""
     if row["gain_low"] > 0:
-        verdict, why = "usable", ""
-    elif best["gain_high"] < worth:
-        verdict, why = "no usable signal", f"A gain of {WORTH:.0%} of the base rate's log loss is excluded: the best rung ({best['model']}) stays below it."
+        verdict = "usable"
+    elif (ladder["gain_high"].iloc[1:] < worth).all():
+        verdict, why = "no usable signal", f"A gain of {WORTH:.0%} of the base rate's log loss, the least worth having, is excluded for every model."
     else:
         verdict, why = "too little data", "The data neither show a gain over the base rate nor exclude one worth having."
-    return Evaluation(rows, ladder, chosen, verdict, row["gain"], row["gain_low"], row["gain_high"], why)
+    return Evaluation(rows, ladder, names[chosen], verdict, float(row["gain"]), float(row["gain_low"]), why, parts)
