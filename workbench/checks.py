@@ -14,6 +14,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import date
 from hashlib import sha1
 from pathlib import Path
@@ -31,15 +32,10 @@ _URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SHOWN = {"text/html", "image/png", "image/svg+xml", "application/vnd.plotly.v1+json", RESULTS_MIME}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list, such as a,b", type(None): "a plain value"}
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """A question with the known name that is nearest to `name`, or "".
-
-    >>> meant("horizont", ["as_of", "horizon"])
-    'Did you mean horizon? '
-    """
+    """A question with the known name that is nearest to `name`, or ""."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {near[0]}? " if near else ""
 
@@ -63,19 +59,16 @@ def notebook_paths(names: list[str], folder: Path) -> list[Path]:
 
 def default_parameters(notebook: dict) -> dict[str, Any]:
     """The names and defaults that the cell tagged `parameters` assigns; only plain literals count."""
-    cell = next((c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])), None)
+    source = next(("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])), "")
+    defaults: dict[str, Any] = {}
     try:
-        lines = ast.parse("".join(cell["source"])).body if cell else []
+        for line in ast.parse(source).body:
+            if isinstance(line, (ast.Assign, ast.AnnAssign)):
+                with suppress(ValueError, AttributeError):  # no literal, no plain name
+                    target: Any = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+                    defaults[target.id] = ast.literal_eval(line.value)  # type: ignore[arg-type]
     except SyntaxError as error:
         raise WorkbenchError(f"The notebook's parameters cell is no plain Python: {error}.", fix="It may hold lines such as `days = 90` only.") from None
-    defaults: dict[str, Any] = {}
-    for line in lines:
-        target = line.targets[0] if isinstance(line, ast.Assign) else line.target if isinstance(line, ast.AnnAssign) else None
-        if isinstance(line, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name) and line.value is not None:
-            try:
-                defaults[target.id] = ast.literal_eval(line.value)
-            except ValueError:
-                continue
     return defaults
 
 
@@ -85,7 +78,7 @@ def typed_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> d
     >>> typed_parameters({"n": "5", "share": "0.5", "stages": "New,Won", "deep": "yes"}, {"n": 1, "share": 0.1, "stages": [], "deep": False})
     {'n': 5, 'share': 0.5, 'stages': ['New', 'Won'], 'deep': True}
     """
-    typed, secrets = {}, secrets_of(os.environ)
+    secrets = secrets_of(os.environ)
     for name, value in given.items():
         texts = [str(v).strip() for v in (value if isinstance(value, list) else [value])]
         if not name.isidentifier() or keyword.iskeyword(name):
@@ -95,14 +88,12 @@ def typed_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> d
                                  fix="Put a secret into an environment variable or the keyring.")
         if name not in defaults:
             raise WorkbenchError(f"The notebook has no parameter {name!r}.", fix=f"{meant(name, defaults)}It has: {', '.join(defaults) or 'none'}.")
-        typed[name] = _typed(name, value, defaults[name])
-    return typed
+    return {name: _typed(name, value, defaults[name]) for name, value in given.items()}
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    kind, text = type(default), value.strip() if isinstance(value, str) else value
-    plain = isinstance(value, (bool, int, float, str))
-    try:
+    kind, text, plain = type(default), value.strip() if isinstance(value, str) else value, isinstance(value, (bool, int, float, str))
+    with suppress(KeyError, ValueError, OverflowError):
         if kind is list:
             return [_typed(name, part, default[0] if default else None) for part in (value if isinstance(value, list) else _parts(str(text)))]
         if kind is bool:
@@ -111,20 +102,17 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             number = kind(text)
             if math.isfinite(number) and (isinstance(value, str) or number == value):
                 return number
-        if isinstance(value, date) and kind in (str, type(None)):
-            return value.isoformat()
-        if kind in (str, type(None)) and plain:
-            return value if default is None else str(value)
-    except (KeyError, ValueError, OverflowError):
-        pass
-    raise WorkbenchError(f"Parameter {name} cannot be {str(value)[:60]!r}.", fix=f"It takes {_KINDS.get(kind, 'nothing but its default')}; its default is {default!r}.")
+        if kind in (str, type(None)) and (plain or isinstance(value, date)):
+            return value if default is None and plain else str(value)
+    takes = {bool: "true or false", int: "a whole number", float: "a number", list: "a list such as a,b"}.get(kind, "one plain value")
+    raise WorkbenchError(f"Parameter {name} cannot be {str(value)[:60]!r}.", fix=f"It takes {takes}; its default is {default!r}.")
 
 
 def _parts(text: str) -> list:
-    try:
-        return [*ast.literal_eval(text)] if text.startswith("[") else [p.strip() for p in text.split(",") if p.strip()]
-    except (ValueError, SyntaxError):
-        return [p.strip() for p in text.strip("[]").split(",") if p.strip()]
+    with suppress(ValueError, SyntaxError):
+        if text.startswith("["):
+            return list(ast.literal_eval(text))
+    return [p.strip() for p in text.strip("[]").split(",") if p.strip()]
 
 
 def run_name(stem: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
@@ -148,7 +136,7 @@ def secrets_of(environment: Mapping[str, str]) -> list[str]:
     found: set[str] = set()
     for name, value in environment.items():
         found |= set(_URL_PASSWORD.findall(value))
-        if _SECRET_NAME.search(name) and not (value.startswith("/") and Path(value).exists()):
+        if _SECRET_NAME.search(name) and not (value.startswith("/") and Path(value).exists()):  # the path of a key file is no secret
             found |= {value, *value.splitlines()}
     forms = {form for s in found if len(s) >= 6 for form in (s, repr(s)[1:-1], json.dumps(s)[1:-1], html.escape(s), quote(s, safe=""))}
     return sorted(forms, key=len, reverse=True)
@@ -163,10 +151,9 @@ def masked(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "***")
-        return value
-    if isinstance(value, dict):
+    elif isinstance(value, dict):
         return type(value)((masked(k, secrets), masked(v, secrets)) for k, v in value.items())
-    if isinstance(value, list):
+    elif isinstance(value, list):
         return [masked(v, secrets) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -180,28 +167,28 @@ def clean_cells(notebook: dict, secrets: list[str]) -> None:
             cell.update({key: masked(cell[key], secrets) for key in ("source", "outputs") if key in cell})
 
 
-def run_fault(notebook: dict) -> tuple[int, str] | None:
-    """Index of the first cell that failed or did not run and a sentence; None when every cell ran and results were recorded."""
-    code = [(i, c) for i, c in enumerate(notebook["cells"]) if c["cell_type"] == "code" and "".join(c["source"]).strip()]
-    for number, (i, cell) in enumerate(code, 1):
+def run_fault(notebook: dict) -> str | None:
+    """A sentence about the first cell that failed or did not run, or about missing results; None when every cell ran."""
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+    for number, cell in enumerate(code, 1):
         error = next((o for o in cell["outputs"] if o["output_type"] == "error"), None)
         if error is not None and error["ename"] == "SystemExit":
-            return i, f"Cell {number} left the notebook (SystemExit: {error['evalue']}), so what follows it did not run."
+            return f"Cell {number} left the notebook (SystemExit: {error['evalue']}), so what follows it did not run."
         if error is not None:
-            return i, f"Cell {number} stopped: {'' if error['ename'] == 'WorkbenchError' else error['ename'] + ': '}{error['evalue']}"[:600]
+            return f"Cell {number} stopped: {'' if error['ename'] == 'WorkbenchError' else error['ename'] + ': '}{error['evalue']}"[:600]
         if not cell["execution_count"]:
-            return i, f"Cell {number} did not run: the kernel had ended, or the cell is tagged to be skipped."
-    return None if recorded(notebook) else (0, "The notebook recorded no results: its last cell must call record(...).")
+            return f"Cell {number} did not run: the kernel had ended, or the cell is tagged to be skipped."
+    return None if recorded(notebook) else "The notebook recorded no results: its last cell must call record(...)."
 
 
 def recorded(notebook: dict) -> dict:
     """What the notebook's `record` left: {results, cards, as_of, source}; {} when it left nothing."""
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
-    found = [o["data"][RESULTS_MIME] for o in outputs if RESULTS_MIME in o.get("data", {})]
-    return found[-1] if found else {}
+    return next((o["data"][RESULTS_MIME] for o in reversed(outputs) if RESULTS_MIME in o.get("data", {})), {})
 
 
 def heading(notebook: dict) -> str:
     """The notebook's first heading, the question that it answers; "" without one."""
-    texts = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
-    return next((m[1].strip() for t in texts if (m := re.search(r"^#+\s+(.+)$", t, re.MULTILINE))), "")
+    text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    found = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
