@@ -5,16 +5,23 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as made
 from datetime import date, datetime
 from pathlib import Path
 
 from workbench import schema
 from workbench.errors import WorkbenchError
+from workbench.settings import instant
 
+_KINDS = {str: "text", list: "list", dict: "table", bool: "true/false", int: "number", float: "number", date: "date", datetime: "time"}
 TYPES = tuple(schema.DUCKDB_TYPES)
-_FILE_KEYS = {"name", "entity", "columns", "placeholders", "constants", "order_by", "delimiter", "encoding", "sheet"}
-_COLUMN_KEYS = {"field", "type", "format", "known_at", "values", "placeholders", "reference", "personal", "ignore", "meaning"}
+# Keys of a mapping, of each [[file]] and of each column, with the type of value that they take.
+_KEYS = {"source": str, "exported_on": (date, datetime), "time_zone": str, "bad_share": (int, float), "file": list}
+_FILE_KEYS = {"name": str, "entity": str, "columns": dict, "join": dict, "placeholders": list, "constants": dict, "order_by": str, "distinct": bool,
+              "decimal": str, "delimiter": str, "encoding": str, "sheet": str}
+_COLUMN_KEYS = {"field": str, "type": str, "format": (str, list), "decimal": str, "known_at": str, "values": dict, "placeholders": list, "reference": str,
+                "personal": bool, "ignore": bool, "meaning": str}
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class Target:
     kind: str
     known_at: str
     format: tuple[str, ...] = ()
-    values: dict = field(default_factory=dict)
+    decimal: str = "."
+    values: dict = made(default_factory=dict)
     placeholders: tuple[str, ...] = ()
     reference: str = ""
     personal: bool = False
@@ -35,13 +43,15 @@ class Target:
 
 @dataclass(frozen=True)
 class FileMapping:
-    """One file (a glob is allowed) that holds records of one entity."""
+    """One file (a glob is allowed) that holds records of one entity; `joined` = columns made of others, text joined by a space."""
 
     name: str
     entity: str
     targets: tuple[Target, ...]
     ignored: frozenset
     constants: dict
+    joined: dict
+    distinct: bool = False
     order_by: str = ""
     delimiter: str = ""
     encoding: str = ""
@@ -81,22 +91,29 @@ def parse_mapping(text: str, name: str = "mapping") -> Mapping:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise WorkbenchError(f"{name} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
-    _known(raw, {"source", "exported_on", "time_zone", "bad_share", "file"}, name)
-    if not re.fullmatch(r"[a-z0-9_]+", str(raw.get("source", ""))):
+    _known(raw, _KEYS, name)
+    if not re.fullmatch(r"[a-z0-9_]+", raw.get("source", "")):
         raise WorkbenchError(f"{name}: source {raw.get('source')!r} is no source name.", fix="Use a-z, 0-9 and _.")
-    if not raw.get("file"):
+    if not raw.get("file") or not all(isinstance(f, dict) for f in raw["file"]):
         raise WorkbenchError(f"{name} names no [[file]].", fix="Draft one: `workbench mapping FILE...`.")
-    exported = raw.get("exported_on")
-    if isinstance(exported, date) and not isinstance(exported, datetime):
-        exported = datetime(exported.year, exported.month, exported.day, 23, 59, 59)
-    return Mapping(raw["source"], tuple(_file(f, name) for f in raw["file"]), exported, raw.get("time_zone", "UTC"), float(raw.get("bad_share", 0.05)))
+    zone, share = raw.get("time_zone", "UTC"), float(raw.get("bad_share", 0.05))
+    if not 0 <= share <= 1:
+        raise WorkbenchError(f"{name}: bad_share = {share} is no share.", fix="Write 0.05 for 5 %.")
+    exported = instant(raw.get("exported_on"), zone)
+    instant("2000-01-01", zone)  # refuses an unknown time zone
+    return Mapping(raw["source"], tuple(_file(f, name) for f in raw["file"]), exported, zone, share)
 
 
-def _known(given: dict, known: set[str], where: str) -> None:
-    for key in given:
+def _known(given: object, known: dict, where: str) -> None:
+    if not isinstance(given, dict):
+        raise WorkbenchError(f"{where}: {given!r} is no table of keys.", fix='Write { field = "..." }.')
+    for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise WorkbenchError(f"{where}: key {key!r} is unknown.", fix=f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(known))}.")
+        if not isinstance(value, known[key]) or (known[key] is not bool and isinstance(value, bool)):
+            kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+            raise WorkbenchError(f"{where}: {key} = {value!r} is not of type {' or '.join(_KINDS[k] for k in kinds)}.", fix="See docs/mapping.md.")
 
 
 def _file(raw: dict, name: str) -> FileMapping:
@@ -112,29 +129,46 @@ def _file(raw: dict, name: str) -> FileMapping:
             if one.get("ignore"):
                 ignored.add(column)
             else:
-                targets.append(_target(column, one, entity, raw.get("placeholders", []), where))
-    names = [t.field for t in targets]
+                targets.append(_target(column, one, entity, raw, where))
+    for column, parts in raw.get("join", {}).items():
+        if not isinstance(parts, list) or not parts or not all(isinstance(p, str) for p in parts):
+            raise WorkbenchError(f"{where}: join {column!r} names no columns.", fix='Write e.g. "Full name" = ["First Name", "Last Name"].')
+    for one in [*raw.get("constants", {})]:
+        if one not in entity.fields:
+            raise WorkbenchError(f"{where}: {entity.name} has no field {one!r} for a constant.", fix=f"Fields: {', '.join(entity.fields)}.")
+    names = [t.field for t in targets] + [*raw.get("constants", {})]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise WorkbenchError(f"{where}: {', '.join(twice)} is fed by two columns.", fix="Map each field once.")
-    return FileMapping(raw["name"], raw["entity"], tuple(targets), frozenset(ignored), raw.get("constants", {}), raw.get("order_by", ""),
-                       raw.get("delimiter", ""), raw.get("encoding", ""), raw.get("sheet", ""))
+        raise WorkbenchError(f"{where}: {', '.join(twice)} is fed by two columns.", fix="Map each field once; join = { ... } makes one column of several.")
+    if raw.get("distinct") and "id" not in names:
+        raise WorkbenchError(f"{where}: distinct needs a key.", fix='Map one column to { field = "id" }.')
+    return FileMapping(raw["name"], raw["entity"], tuple(targets), frozenset(ignored), raw.get("constants", {}), raw.get("join", {}), raw.get("distinct", False),
+                       raw.get("order_by", ""), raw.get("delimiter", ""), raw.get("encoding", ""), raw.get("sheet", ""))
 
 
-def _target(column: str, one: dict, entity: schema.Entity, placeholders: list, where: str) -> Target:
-    name = one.get("field", "")
+def _target(column: str, one: dict, entity: schema.Entity, file: dict, where: str) -> Target:
+    where, name = f"{where}, column {column!r}", one.get("field", "")
     known = entity.fields.get(name)
     if name != "id" and known is None and not re.fullmatch(r"x_[a-z0-9_]+", name):
         near = difflib.get_close_matches(name, entity.fields, 1)
-        raise WorkbenchError(f"{where}, column {column!r}: {entity.name} has no field {name!r}.",
+        raise WorkbenchError(f"{where}: {entity.name} has no field {name!r}.",
                              fix=f"Did you mean {near[0]!r}? " * bool(near) + "A field of your own is called x_...")
     kind = "text" if name == "id" else known.kind if known else one.get("type", "text")
+    if one.get("type", kind) != kind:
+        raise WorkbenchError(f"{where}: {name} is {kind}, not {one['type']}.", fix="Leave type out, or feed a field of your own (x_...).")
     default = "fixed" if name == "id" else known.known_at if known else "assumed"
     told = one.get("known_at", "assumed" if default == "historized" else default)
+    if told == "historized":
+        raise WorkbenchError(f"{where}: an export has no history.", fix="Use fixed or assumed (it stood like this at creation), current_only or outcome.")
     if kind not in TYPES or told not in schema.KNOWN_AT:
-        raise WorkbenchError(f"{where}, column {column!r}: type {kind!r} or known_at {told!r} is unknown.",
-                             fix=f"Types: {', '.join(TYPES)}; known_at: {', '.join(schema.KNOWN_AT)}.")
+        raise WorkbenchError(f"{where}: type {kind!r} or known_at {told!r} is unknown.",
+                             fix=f"Types: {', '.join(TYPES)}; known_at: fixed, assumed, current_only, outcome.")
+    decimal, reference = one.get("decimal", file.get("decimal", ".")), one.get("reference", known.references if known else "")
+    if decimal not in (".", ","):
+        raise WorkbenchError(f"{where}: decimal = {decimal!r} is no decimal sign.", fix='Use "." or ",".')
+    if reference:
+        schema.entity(reference)
     formats = one.get("format", [])
-    return Target(column, name, kind, told, tuple([formats] if isinstance(formats, str) else formats), one.get("values", {}),
-                  tuple(one.get("placeholders", placeholders)), one.get("reference", known.references if known else ""),
+    return Target(column, name, kind, told, tuple([formats] if isinstance(formats, str) else map(str, formats)), decimal, one.get("values", {}),
+                  tuple(map(str, one.get("placeholders", file.get("placeholders", [])))), reference,
                   one.get("personal", bool(known and known.personal)), one.get("meaning", known.meaning if known else f"column {column!r} of the export"))
