@@ -29,8 +29,6 @@ _SECRET_VALUE = re.compile(  # keys as well-known services shape them, a passwor
     r"^(sk|pk|rk|ghp|gho|ghs|glpat|github_pat|xox[abprs]|hf)[-_][\w.=+/-]{12,}$|^(AKIA|ASIA)[A-Z0-9]{12,}$|^AIza[\w-]{20,}$|^Bearer |^eyJ[\w-]+\."
     r"|-----BEGIN|^00D\w{12,15}!|://[^/\s:@]*:[^/\s@]+@|^(?=(?:\D*\d){6})(?=(?:[^A-Za-z]*[A-Za-z]){6})[A-Za-z0-9+/=]{32,}$")
 _URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-_SHOWN = {"text/html", "image/png", "image/svg+xml", "application/vnd.plotly.v1+json", RESULTS_MIME}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -143,28 +141,30 @@ def secrets_of(environment: Mapping[str, str]) -> list[str]:
 
 
 def masked(value: Any, secrets: list[str]) -> Any:
-    """`value` (text, list, dict, nested) with every secret replaced by ***, and NaN or infinity by None, for which JSON has no word.
+    """`value` (text, list, dict, nested) with every secret replaced by ***.
 
-    >>> masked({"said": ["key hunter22!"], "share": float("nan")}, ["hunter22"])
-    {'said': ['key ***!'], 'share': None}
+    >>> masked({"said": ["key hunter22!"], "n": 1}, ["hunter22"])
+    {'said': ['key ***!'], 'n': 1}
     """
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         return type(value)((masked(k, secrets), masked(v, secrets)) for k, v in value.items())
-    elif isinstance(value, list):
+    if isinstance(value, list):
         return [masked(v, secrets) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    for secret in secrets if isinstance(value, str) else []:
+        value = value.replace(secret, "***")
+    return value
 
 
-def clean_cells(notebook: dict, secrets: list[str]) -> None:
-    """Mask secrets in the cells of an executed notebook, and drop outputs that only a live widget could show."""
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [o for o in cell["outputs"] if _WIDGET not in o.get("data", {}) or _SHOWN & set(o["data"])]
-        if secrets:
-            cell.update({key: masked(cell[key], secrets) for key in ("source", "outputs") if key in cell})
+def mask_cells(notebook: dict, secrets: list[str]) -> None:
+    """Mask secrets in what the cells of a notebook say and show, also one that was written in several parts."""
+    for cell in notebook["cells"] if secrets else []:
+        for name in ("stdout", "stderr"):
+            parts = [o for o in cell.get("outputs", []) if o["output_type"] == "stream" and o["name"] == name]
+            whole = "".join(o["text"] for o in parts)
+            if any(s in whole for s in secrets):
+                for part in parts:  # emptied, not removed: displays are updated by their place
+                    part["text"] = whole if part is parts[0] else ""
+        cell.update({key: masked(cell[key], secrets) for key in ("source", "outputs") if key in cell})
 
 
 def run_fault(notebook: dict) -> str | None:

@@ -66,7 +66,7 @@ class _Client(PapermillNotebookClient):
         try:
             return super().execute_cell(cell, cell_index, **options)
         finally:
-            checks.clean_cells(self.nb, self.run.secrets)
+            checks.mask_cells(self.nb, self.run.secrets)
             with suppress(OSError, AttributeError, IndexError):  # only Linux has /proc; elsewhere the peak stays unknown
                 status = Path(f"/proc/{self.km.provisioner.pid}/status").read_text()
                 self.run.peak_kb = max(self.run.peak_kb, int(re.findall(r"VmHWM:\s+(\d+)", status)[0]))
@@ -75,7 +75,7 @@ class _Client(PapermillNotebookClient):
 class _Engine(Engine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, run: Run, **_: Any) -> None:
-        checks.clean_cells(nb_man.nb, run.secrets)
+        checks.mask_cells(nb_man.nb, run.secrets)
         _Client(nb_man, run).execute(cwd=str(run.path.parent.parent), env=run.environment)
 
 
@@ -128,7 +128,9 @@ class Run:
         self.record |= {key: told[key] for key in ("results", "cards", "as_of", "source") if told.get(key) is not None}
         self.record |= {"status": "failed" if error else "ok", "error": error, "started_at": started, "ended_at": utc_now(),
                         "seconds": round(time.perf_counter() - clock, 2), "peak_mb": round(self.peak_kb / 1024) or None}
-        return self._reported(keep(checks.masked(self.record, self.secrets), self.folder, hidden), reports, standalone)
+        self.record = checks.masked(self.record, self.secrets)
+        self._keep(hidden)
+        return self._reported(self.record, reports, standalone)
 
     def _executed(self, hidden: Path) -> str | None:
         """Run it through papermill into `hidden`; a sentence when it ended in a way that no cell shows."""
@@ -146,6 +148,17 @@ class Run:
             return f"The notebook could not be run: {type(error).__name__}: {error}"[:600]
         return None
 
+    def _keep(self, hidden: Path) -> None:
+        """Give notebook and record their names, after an earlier run of that name has been put aside."""
+        name = self.folder / self.record["name"]
+        with FileLock(self.folder / ".lock"):
+            if Path(f"{name}.json").exists():
+                aside = f"{name}@{datetime.fromtimestamp(Path(f'{name}.json').stat().st_mtime, ZoneInfo(settings().time_zone)):%H%M%S%f}"
+                for ending in (".ipynb", ".json"):
+                    os.replace(f"{name}{ending}", f"{aside}{ending}")
+            hidden.replace(f"{name}.ipynb")
+            write_json(Path(f"{name}.json"), self.record)
+
     def _reported(self, record: dict, reports: Path, standalone: bool) -> dict:
         from workbench.report.export import export_report
 
@@ -159,8 +172,8 @@ class Run:
 
 
 def utc_now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def write_json(path: Path, record: dict) -> None:
@@ -175,24 +188,6 @@ def new_record(name: str, status: str, error: str, slot: str | None = None) -> d
     return {"name": name, "notebook": None, "title": name, "status": status, "error": error, "started_at": utc_now(), "ended_at": utc_now(), "seconds": 0.0,
             "peak_mb": None, "parameters": {}, "as_of": None, "source": None, "lake": str(settings().lake), "lake_version": None,
             "versions": {p: version(p) for p in PACKAGES}, "slot": slot, "results": {}, "cards": [], "report": None}
-
-
-def keep(record: dict, folder: Path | None = None, notebook: Path | None = None) -> dict:
-    """Put `record` (and its executed notebook) under its name into the day's folder, an earlier run of that name aside; the record."""
-    zone = ZoneInfo(settings().time_zone)
-    folder = folder or settings().runs / f"{datetime.now(zone):%Y-%m-%d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path, run = folder / f"{record['name']}.json", folder / f"{record['name']}.ipynb"
-    with FileLock(folder / ".lock"):
-        if path.exists():
-            aside = f"{record['name']}@{datetime.fromtimestamp(path.stat().st_mtime, zone):%H%M%S%f}"
-            if run.exists():
-                run.replace(folder / f"{aside}.ipynb")
-            write_json(folder / f"{aside}.json", json.loads(path.read_text(encoding="utf-8")) | {"name": aside, "report": None})  # this run's report replaces it
-        if notebook is not None:
-            notebook.replace(run)
-        write_json(path, record)
-    return record
 
 
 def run_notebooks(names: list[str], *, parameters: Mapping[str, Any] | None = None, as_of: str = "", source: str = "", jobs: int = 2, standalone: bool = False,
@@ -213,11 +208,11 @@ def run_notebooks(names: list[str], *, parameters: Mapping[str, Any] | None = No
                                 "WORKBENCH_REPORTS": str(where.reports.resolve()), "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1"}
     runs: list[Run | dict] = []
     for path in paths:
-        base = new_record(f"{path.stem}--refused", "refused", "", slot) | {"notebook": path.stem, "lake": str(lake.path), "lake_version": lake.version}
+        base = new_record(path.stem, "refused", "", slot) | {"notebook": path.stem, "lake": str(lake.path), "lake_version": lake.version}
         try:
             runs.append(Run(path, given, base=base, folder=today, environment=environment, say=progress or (lambda text: None)))
         except (WorkbenchError, ValueError) as error:  # ValueError: the file is no notebook
-            runs.append(keep(base | {"error": str(error)}, today) if slot else base | {"error": str(error)})  # a person sees it at once, a schedule's reader does not
+            runs.append(base | {"error": str(error)})
     return _all(runs, jobs, standalone)
 
 

@@ -1,6 +1,6 @@
 """Run what [schedule.NAME] in workbench.toml makes due: each slot once, however often and in however many processes this is asked.
 
-A slot is claimed by creating papermill_runs/.slots/NAME@SLOT.json (SLOT in UTC), which no two processes can. While a schedule runs, its lock
+A slot is claimed by creating papermill_runs/.slots/NAME@SLOT.claim (SLOT in UTC), which no two processes can. While a schedule runs, its lock
 is held; the system frees it when the process dies, so a claim that still says `running` under a free lock belongs to a process that died.
 """
 
@@ -12,9 +12,11 @@ import re
 import shlex
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -91,8 +93,8 @@ def due_slots(schedule: Schedule, now: datetime, since: datetime | None = None) 
 
 
 def claim(slots: Path, name: str, slot: datetime, **told: object) -> Path | None:
-    """Take a slot for this process: its claim file, or None when it was taken already."""
-    path = slots / f"{name}@{slot:%Y%m%dT%H%MZ}.json"
+    """Take a slot for this process: its claim file (JSON), or None when it was taken already."""
+    path = slots / f"{name}@{slot:%Y%m%dT%H%MZ}.claim"
     try:
         with path.open("x", encoding="utf-8") as file:
             json.dump({"schedule": name, "status": "running", "host": socket.gethostname(), "pid": os.getpid()} | told, file)
@@ -104,58 +106,78 @@ def claim(slots: Path, name: str, slot: datetime, **told: object) -> Path | None
 def run_due(now: datetime, progress: Callable[[str], None] | None = None, *, jobs: int = 2, folder: str | Path = "notebooks") -> list[dict]:
     """Run every schedule's latest slot up to `now` (naive UTC) that nobody has claimed; the records of the runs.
 
-    Older missed slots are noted as skipped in the claim. A schedule that another process is running is left alone, one that cannot be read is
-    refused, and a claim whose process died is told once as failed, with the command that runs it again.
+    Older missed slots are noted as skipped in the claim. A schedule that another process is running is left alone. One that cannot be read, a
+    refused run, and a claim whose process died (told once, with the command that runs it again) stay in the index until its next run.
     """
     slots, records = settings().runs / ".slots", []
     slots.mkdir(parents=True, exist_ok=True)
     for name, table in settings().schedules.items():
-        try:
-            schedule = read_schedule(name, table)
-            with FileLock(slots / f"{name}.lock", timeout=0):
-                claims = sorted(slots.glob(f"{name}@*.json"))
+        safe = re.sub(r"[^\w-]", "_", name)
+        with suppress(Timeout), FileLock(slots / f"{safe}.lock", timeout=0):
+            try:
+                schedule = read_schedule(name, table)
+                claims = sorted(slots.glob(f"{name}@*.claim"))
+                made = [_trouble(name, error) for error in _died(schedule, claims)]
                 last = datetime.strptime(claims[-1].stem.rpartition("@")[2], "%Y%m%dT%H%MZ") if claims else None
-                records += _died(schedule, claims) + _run(schedule, due_slots(schedule, now, last), slots, progress, jobs, folder)
-        except Timeout:
-            continue
-        except WorkbenchError as error:
-            from workbench.runs import new_record
-
-            records.append(new_record(f"schedule-{name}", "refused", str(error)))
+                made += _ran(schedule, due_slots(schedule, now, last), slots, progress, jobs=jobs, folder=folder)
+            except WorkbenchError as error:
+                made = [_trouble(name, str(error))]
+            if made:
+                _show(settings().runs / "schedules" / f"{safe}.json", made)
+            records += made
     return records
 
 
-def _died(schedule: Schedule, claims: list[Path]) -> list[dict]:
-    records = []
+def _died(schedule: Schedule, claims: list[Path]) -> list[str]:
+    """Mark the claims whose process died; a sentence for each."""
+    errors = []
     for path in claims:
         text = path.read_text(encoding="utf-8")
         told = json.loads(text) if text.endswith("}") else {"status": "running"}  # it died while it wrote
         if told["status"] == "running":
-            from workbench.runs import keep, new_record, write_json
-
-            error = (f"The run of slot {path.stem} began {told.get('claimed_at', '')} and its process ({told.get('pid', '?')} on {told.get('host', '?')}) died. "
-                     f"It is not repeated by itself; run it again with: {schedule.command}")
-            records.append(keep(new_record(f"schedule-{schedule.name}", "failed", error, path.stem)))
-            write_json(path, told | {"status": "died"})
-    return records
+            path.write_text(json.dumps(told | {"status": "died"}), encoding="utf-8")
+            errors.append(f"The run of slot {path.stem} began {told.get('claimed_at', '')} and its process ({told.get('pid', '?')} on {told.get('host', '?')}) died. "
+                          f"It is not repeated by itself; run it again with: {schedule.command}")
+    return errors
 
 
-def _run(schedule: Schedule, due: list[datetime], slots: Path, say: Callable[[str], None] | None, jobs: int, folder: str | Path) -> list[dict]:
+def _ran(schedule: Schedule, due: list[datetime], slots: Path, progress: Callable[[str], None] | None, **options: Any) -> list[dict]:
     if not due:
         return []
-    from workbench.runs import keep, new_record, run_notebooks, utc_now, write_json
+    from workbench.runs import run_notebooks, utc_now
 
     path = claim(slots, schedule.name, due[0], claimed_at=utc_now(), skipped=[f"{s:%Y-%m-%dT%H:%MZ}" for s in due[1:1000]])
     if path is None:
         return []
-    if len(due) > 1 and say:
-        say(f"{schedule.name}: {len(due) - 1} older slots were missed and are skipped")
+    if len(due) > 1 and progress:
+        progress(f"{schedule.name}: {len(due) - 1} older slots were missed and are skipped")
     status = "interrupted"
     try:
-        records = run_notebooks(schedule.notebooks, parameters=schedule.parameters, source=schedule.source, jobs=jobs, slot=path.stem, progress=say, folder=folder)
+        records = run_notebooks(schedule.notebooks, parameters=schedule.parameters, source=schedule.source, slot=path.stem, progress=progress, **options)
         status = "ok" if all(r["status"] == "ok" for r in records) else "failed"
-    except WorkbenchError as error:
-        records, status = [keep(new_record(f"schedule-{schedule.name}", "refused", str(error), path.stem))], "refused"
+    except WorkbenchError:
+        status = "refused"
+        raise
     finally:
-        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"status": status, "ended_at": utc_now()})
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"status": status, "ended_at": utc_now()}), encoding="utf-8")
     return records
+
+
+def _trouble(name: str, error: str) -> dict:
+    from workbench.runs import new_record
+
+    return new_record(f"schedule-{name}", "refused", error)
+
+
+def _show(path: Path, made: list[dict]) -> None:
+    """Let the index tell what kept a schedule from running, until it has run."""
+    from workbench.report.index import write_index
+    from workbench.runs import write_json
+
+    troubles = [r for r in made if r["status"] == "refused"]
+    if len(troubles) < len(made):
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, troubles[-1] | {"name": f"schedule-{path.stem}", "title": f"Schedule {path.stem}"})
+    write_index(settings().reports, settings().runs)
