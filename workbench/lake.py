@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from workbench import schema
 from workbench.errors import WorkbenchError
-from workbench.rows import FIELD, FINDING, arrow_schema, check_rows, duck_type, entity_kinds, quoted, rows_of, x_type
+from workbench.rows import arrow_schema, checked_rows, duck_type, entity_kinds, named_columns, of_source, quoted, rows_of, x_type
 from workbench.settings import settings
 from workbench.store import Store
 
@@ -45,7 +45,7 @@ class Lake:
     def __init__(self, store: Store):
         self.store = store
         self._writing = False
-        self._connections: dict[datetime | None, tuple[int, duckdb.DuckDBPyConnection]] = {}
+        self._connections: dict[datetime | None, tuple[dict[str, int], duckdb.DuckDBPyConnection]] = {}
 
     @property
     def path(self) -> Path:
@@ -57,54 +57,52 @@ class Lake:
         """Number of the publish that is read; -1 before the first."""
         return self.store.version
 
-    def relation_sql(self, table: str, kinds: dict[str, str]) -> str:
+    def relation_sql(self, table: str, kinds: dict[str, str] | None = None) -> str:
         """SQL that reads every row of a Delta table as published, or no row at all where it is absent."""
-        files = self.store.files(table)
+        types, files = self.column_types(table), self.store.files(table)
+        canonical = entity_kinds(table)
+        empty = [f"null::{kind} as {c}" for c, kind in types.items() if not files or c not in canonical]
         if not files:
-            types = {c: schema.DUCKDB_TYPES[kind] for c, kind in kinds.items()} | self._stored_types(table)
-            empty = ", ".join(f"null::{kind} as {name}" for name, kind in types.items())
-            return f"(select {empty} where false)"
-        names = self.columns(table) if table in schema.ENTITIES else list(kinds)
+            return f"(select {', '.join(empty)} where false)"
         rows = f"select * from read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
-        if own := [f"null::{kind} as {c}" for c, kind in self._stored_types(table).items() if c not in kinds]:
-            rows = f"select {', '.join(own)} where false union all by name {rows}"  # a column that no file holds yet
-        return f"(select {', '.join(names)} from ({rows}))"
+        if empty:  # a column that no file holds yet
+            rows = f"select {', '.join(empty)} where false union all by name {rows}"
+        return f"(select {', '.join(types)} from ({rows}))"
 
-    def _stored_types(self, table: str) -> dict[str, str]:
-        if table not in self.store.heads:
-            return {}
-        return {f.name: duck_type(f.type) for f in pa.schema(self.store.open(table).schema().to_arrow())}
+    def column_types(self, table: str) -> dict[str, str]:
+        """Column -> DuckDB type of a table: version columns, canonical fields, then x_ fields."""
+        if table in self.store.heads:
+            return {f.name: duck_type(f.type) for f in pa.schema(self.store.open(table).schema().to_arrow())}
+        return {c: schema.DUCKDB_TYPES[kind] for c, kind in entity_kinds(table).items()}
 
     def columns(self, entity: str) -> list[str]:
-        """The columns of an entity's table: version columns, canonical fields, then x_ fields."""
-        if entity in self.store.heads:
-            return [f.name for f in self.store.open(entity).schema().fields]
-        return list(entity_kinds(entity))
+        """The columns of an entity's table, in the order of `column_types`."""
+        return list(self.column_types(entity))
 
     def fields(self) -> pd.DataFrame:
         """Table `field`: one row a source, entity and field that differs from the schema's defaults."""
-        return duckdb.sql(f"select * from {self.relation_sql('field', FIELD)} order by source, entity, field").df()
+        return duckdb.connect().sql(f"select * from {self.relation_sql('field')} order by source, entity, field").df()
 
     def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame | None = None) -> str:
         """Select list in which a field is null where it was not known yet at SQL expression `instant`."""
         fields = self.fields() if fields is None else fields
         rows = fields[(fields["entity"] == entity) & (fields["history_from"].notna() | (fields["known_at"] == "current_only"))]
         masks: dict[str, list[str]] = {}
-        for row in rows.itertuples():
-            unknown = f"{instant} < recorded_at" if row.known_at == "current_only" else f"{instant} < TIMESTAMP '{row.history_from}'"
-            masks.setdefault(row.field, []).append(f"when id[:{len(row.source) + 1}] = '{row.source}:' and {unknown} then null")
+        for row in rows.to_dict("records"):
+            unknown = f"{instant} < " + ("recorded_at" if row["known_at"] == "current_only" else f"TIMESTAMP '{row['history_from']}'")
+            masks.setdefault(row["field"], []).append(f"when {of_source(row['source'])} and {unknown} then null")
         return ", ".join(f"case {' '.join(masks[c])} else {c} end as {c}" if c in masks else c for c in self.columns(entity))
 
     def connection(self, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection with a view an entity (current, or as of an instant), `<entity>_versions`, `field`, `finding`."""
-        known, version = self._connections.get(as_of, (None, None)), tuple(sorted(self.store.heads.items()))
-        if known[0] == version:
+        known = self._connections.get(as_of)
+        if known and known[0] == self.store.heads:
             return known[1]
         connection = duckdb.connect()
         connection.execute("set TimeZone = 'UTC'")
         fields = self.fields()
         for entity in schema.ENTITIES:
-            versions = self.relation_sql(entity, entity_kinds(entity))
+            versions = self.relation_sql(entity)
             connection.execute(f"create view {entity}_versions as select * from {versions}")
             if as_of is None:
                 columns, when = "*", "valid_to is null and deleted_at is null"
@@ -113,9 +111,9 @@ class Lake:
                 columns = self.masked_columns(entity, t, fields)
                 when = f"valid_from <= {t} and (valid_to is null or {t} < valid_to) and (deleted_at is null or deleted_at > {t})"
             connection.execute(f"create view {entity} as select {columns} from {entity}_versions where {when}")
-        connection.execute(f"create view field as select * from {self.relation_sql('field', FIELD)}")
-        connection.execute(f"create view finding as select * from {self.relation_sql('finding', FINDING)}")
-        self._connections[as_of] = (version, connection)
+        connection.execute(f"create view field as select * from {self.relation_sql('field')}")
+        connection.execute(f"create view finding as select * from {self.relation_sql('finding')}")
+        self._connections[as_of] = (dict(self.store.heads), connection)
         return connection
 
     def sql(self, query: str, as_of: datetime | None = None) -> duckdb.DuckDBPyRelation:
@@ -138,6 +136,21 @@ class Lake:
                  f"row_number() over w as n from {entity}_versions window w as (partition by id order by valid_from)" for f in fields]
         return self.sql(f"""select id, "at", field, old, new from ({' union all '.join(parts)})
             where old is distinct from new order by id, "at", field""").df()
+
+    def versions(self) -> pd.DataFrame:
+        """One row a publish, the latest first: version, published_at (UTC), tables (number of them)."""
+        told = [(number, at, len(tables)) for number, at, tables in reversed(self.store.publishes())]
+        return pd.DataFrame(told, columns=["version", "published_at", "tables"])
+
+    def compact(self) -> None:
+        """Join small files; content and pinned versions stay."""
+        with self.writer():
+            self.store.compact()
+
+    def vacuum(self, now: datetime, keep_days: int = 90) -> int:
+        """Delete files that no version published in the last `keep_days` needs; their number."""
+        with self.writer():
+            return self.store.vacuum(now, keep_days)
 
     def entities(self) -> list[str]:
         """Entities that have rows."""
@@ -207,7 +220,7 @@ class Lake:
         """Tables plan (id, was, new_from, differs) and opened (the versions to open) on a connection of their own."""
         connection = duckdb.connect()
         connection.register("given", given)
-        connection.execute(f"create table live as select * from {self.relation_sql(entity, entity_kinds(entity))} "
+        connection.execute(f"create table live as select * from {self.relation_sql(entity)} "
                            "where valid_to is null and id in (select id from given)")
         revived = "" if "deleted_at" in names else " or l.deleted_at is not null"
         differs = " or ".join(f"g.{c} is distinct from l.{c}" for c in names) or "false"
@@ -233,9 +246,9 @@ class Lake:
             stamp = {"valid_to": "lead(valid_from) over (partition by id order by valid_from)", "origin": quoted(origin),
                      "recorded_at": "valid_from" if recorded_at is None else f"TIMESTAMP '{recorded_at}'"}
             chosen = ", ".join(c if c in names else f"{stamp.get(c, 'null')} as {c}" for c in self.columns(entity))
-            kinds = {f.name: f.type for f in pa.schema(self.store.open(entity).schema().to_arrow())}
-            rows = connection.sql(f"select {chosen} from given").to_arrow_table().cast(pa.schema([(c, kinds[c]) for c in self.columns(entity)]))
-            if not self.is_empty(entity):
+            rows = connection.sql(f"select {chosen} from given").to_arrow_table().cast(pa.schema(self.store.open(entity).schema().to_arrow()))
+            stored = self.relation_sql(entity)
+            if connection.sql(f"select 1 from {stored} s semi join given using (id) limit 1").fetchall():  # a MERGE reads all of the table, so only where one stands
                 merge = self.store.merge(entity, connection.sql("select distinct id from given").to_arrow_table(), "t.id = s.id")
                 merge.merger = merge.merger.when_matched_delete()
                 merge.run()
@@ -243,36 +256,20 @@ class Lake:
             return rows.num_rows
 
     def _prepare(self, entity: str, frame: pd.DataFrame | pa.Table, needed: list[str]) -> pa.Table:
-        """Check `frame` against the schema, cast it, and give new x_ columns their place; errors name rows and columns."""
-        kinds = entity_kinds(entity)
-        table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
-        absent = [c for c in ["id", *needed] if c not in table.column_names]
-        unknown = [c for c in table.column_names if c not in kinds and not re.fullmatch(r"x_[a-z0-9_]+", c)]
-        if absent or unknown:
-            raise WorkbenchError(f"{entity}: " + "; ".join(filter(None, [absent and f"column {', '.join(absent)} is missing",
-                                 unknown and f"column {', '.join(unknown)} is unknown"])) + ".", fix="Name a field of your own x_...")
-        self.store.create(entity, arrow_schema(kinds))
-        stored = {f.name: f.type for f in pa.schema(self.store.open(entity).schema().to_arrow())}
-        new = [pa.field(c, x_type(table.schema.field(c).type)) for c in table.column_names if c not in stored]
-        if new:
+        """Check `frame` against the schema and cast it; an unknown column becomes x_... and gets its place. Errors name rows and columns."""
+        table = named_columns(entity, frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False), ["id", *needed])
+        self.store.create(entity, arrow_schema(entity_kinds(entity)))
+        stored = self.column_types(entity)
+        if new := [pa.field(c, x_type(table.schema.field(c).type)) for c in table.column_names if c not in stored]:
             self.store.add_columns(entity, new)
-            stored |= {f.name: f.type for f in new}
-        connection = duckdb.connect()
-        connection.execute("set TimeZone = 'UTC'")
-        connection.register("given", table)
-        check_rows(connection, entity, {c: duck_type(stored[c]) for c in table.column_names}, bool(needed))
-        self._describe(entity, connection, [f.name for f in new])
-        cast = ", ".join(f"cast({c} as {duck_type(stored[c])}) as {c}" for c in table.column_names)
-        return connection.sql(f"select {cast} from given").to_arrow_table()
-
-    def _describe(self, entity: str, connection: duckdb.DuckDBPyConnection, new: list[str]) -> None:
-        if not new:
-            return
-        known = {(r.source, r.field) for r in self.fields().itertuples() if r.entity == entity}
-        sources = [r[0] for r in connection.sql("select distinct split_part(id, ':', 1) from given").fetchall()]
-        rows = [{"source": s, "entity": entity, "field": c, "known_at": "assumed"} for s in sources for c in new if (s, c) not in known]
-        if rows:
-            self.set_fields(rows)
+        types = self.column_types(entity)
+        given = checked_rows(entity, table, {c: types[c] for c in table.column_names}, versions=bool(needed))
+        if new:
+            known = {(r.source, r.field) for r in self.fields().itertuples() if r.entity == entity}
+            sources = [r[0] for r in duckdb.connect().sql("select distinct split_part(id, ':', 1) from given order by 1").fetchall()]
+            if rows := [{"source": s, "entity": entity, "field": f.name, "known_at": "assumed"} for s in sources for f in new if (s, f.name) not in known]:
+                self.set_fields(rows)
+        return given
 
     def set_fields(self, rows: list[dict]) -> None:
         """Say of fields how they are known: rows of table `field`, keyed by source, entity and field."""
@@ -282,19 +279,20 @@ class Lake:
             if not re.fullmatch(r"[a-z0-9_]+", row["source"]):
                 raise WorkbenchError(f"Source {row['source']!r} is no source name.", fix="Use a-z, 0-9 and _.")
         with self.writer():
-            kept = {(r["source"], r["entity"], r["field"]): r for r in rows_of(self.relation_sql("field", FIELD)) + rows}
-            self._overwrite("field", FIELD, list(kept.values()))
+            kept = {(r["source"], r["entity"], r["field"]): r for r in rows_of(self.relation_sql("field")) + rows}
+            self._overwrite("field", list(kept.values()))
 
     def add_findings(self, frame: pd.DataFrame) -> None:
         """Append import findings: source, file, line, rule, entity, record_id, detail, n (rows it stands for)."""
         with self.writer():
-            self._overwrite("finding", FINDING, rows_of(self.relation_sql("finding", FINDING)) + frame.astype(object).where(frame.notna(), None).to_dict("records"))
+            self._overwrite("finding", rows_of(self.relation_sql("finding")) + frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
     def clear_findings(self, source: str) -> None:
         """Drop the import findings of a source, before it is imported again."""
         with self.writer():
-            self._overwrite("finding", FINDING, rows_of(f"{self.relation_sql('finding', FINDING)} where source = {quoted(source)} is not true"))
+            self._overwrite("finding", rows_of(f"{self.relation_sql('finding')} where source = {quoted(source)} is not true"))
 
-    def _overwrite(self, table: str, kinds: dict[str, str], rows: list[dict]) -> None:
+    def _overwrite(self, table: str, rows: list[dict]) -> None:
+        kinds = entity_kinds(table)
         self.store.create(table, arrow_schema(kinds))
         self.store.overwrite(table, pa.Table.from_pylist([{c: r.get(c) for c in kinds} for r in rows], arrow_schema(kinds)))

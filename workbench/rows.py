@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 import pyarrow as pa
 
@@ -14,6 +16,7 @@ FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text"
           "meaning": "text", "personal": "bool"}
 FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text",
             "detail": "text", "n": "int"}
+OWN = {"field": FIELD, "finding": FINDING}  # tables that hold no versions
 
 
 def arrow_schema(kinds: dict[str, str]) -> pa.Schema:
@@ -21,9 +24,11 @@ def arrow_schema(kinds: dict[str, str]) -> pa.Schema:
     return pa.schema([(name, ARROW[kind]) for name, kind in kinds.items()])
 
 
-def entity_kinds(entity: str) -> dict[str, str]:
-    """Every canonical column of an entity with its kind."""
-    return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(entity).fields.values()}
+def entity_kinds(table: str) -> dict[str, str]:
+    """Every canonical column of an entity's table (or of `field`, `finding`) with its kind."""
+    if table in OWN:
+        return OWN[table]
+    return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(table).fields.values()}
 
 
 def quoted(value: object) -> str:
@@ -31,9 +36,23 @@ def quoted(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
+def of_source(source: str | None, column: str = "id") -> str:
+    """SQL condition: the record comes from `source` (any, when None)."""
+    return "true" if source is None else f"starts_with({column}, {quoted(source + ':')})"
+
+
 def rows_of(source: str) -> list[dict]:
     """All rows of an SQL source as dicts."""
-    return duckdb.sql(f"select * from {source}").to_arrow_table().to_pylist()
+    return duckdb.connect().sql(f"select * from {source}").to_arrow_table().to_pylist()
+
+
+def x_name(column: str) -> str:
+    """The name of a custom field.
+
+    >>> x_name("Lead Score (new)"), x_name("x_tag")
+    ('x_lead_score_new', 'x_tag')
+    """
+    return "x_" + re.sub(r"[^a-z0-9]+", "_", column.lower().removeprefix("x_")).strip("_")
 
 
 def x_type(kind: pa.DataType) -> pa.DataType:
@@ -57,10 +76,25 @@ def duck_type(kind: pa.DataType) -> str:
     return "VARCHAR"
 
 
-def check_rows(connection: duckdb.DuckDBPyConnection, entity: str, types: dict[str, str], versions: bool) -> None:
-    """Refuse rows that break the types, the key or the form of ids; the error names rows and columns."""
+def named_columns(entity: str, table: pa.Table, needed: list[str]) -> pa.Table:
+    """`table` with unknown columns named x_...; refused where a needed column is missing or two have one name."""
+    names = [c if c in entity_kinds(entity) else x_name(c) for c in table.column_names]
+    bad = [f"column {c} is missing" for c in needed if c not in names]
+    bad += [f"column {old!r} cannot be told by name from another" for old, c in zip(table.column_names, names, strict=True) if names.count(c) > 1 or c == "x_"]
+    if bad:
+        raise WorkbenchError(f"{entity}: " + "; ".join(bad) + ".", fix="Rename the columns; one of your own is called x_...")
+    return table.rename_columns(names)
+
+
+def checked_rows(entity: str, table: pa.Table, types: dict[str, str], *, versions: bool) -> pa.Table:
+    """`table` cast to `types`; refuses rows that break the types, the key or the form of ids, naming rows and columns."""
+    connection = duckdb.connect()
+    connection.execute("set TimeZone = 'UTC'")
+    connection.register("given", table)
     bad = []
     for column, kind in types.items():
+        if kind == duck_type(table.schema.field(column).type) != "DECIMAL(18,2)":
+            continue
         found = connection.sql(f"select id, {column} from given where {column} is not null and try_cast({column} as {kind}) is null limit 3").fetchall()
         bad += [f"{row[0]}: {column} = {row[1]!r} is no {kind.lower()}" for row in found]
     key = "id, valid_from" if versions else "id"
@@ -71,3 +105,4 @@ def check_rows(connection: duckdb.DuckDBPyConnection, entity: str, types: dict[s
     bad += [f"id {row[0]!r} is not <source>:<native id>" for row in ids]
     if bad:
         raise WorkbenchError(f"{entity} breaks the schema: " + "; ".join(bad[:6]) + ".", fix="Mend these rows; nothing was written.")
+    return connection.sql(f"select {', '.join(f'cast({c} as {kind}) as {c}' for c, kind in types.items())} from given").to_arrow_table()

@@ -15,7 +15,12 @@ from workbench.errors import WorkbenchError
 DUCKDB_TYPES = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "money": "DECIMAL(18,2)", "bool": "BOOLEAN",
                 "date": "DATE", "time": "TIMESTAMP"}
 KNOWN_AT = ("fixed", "historized", "current_only", "assumed", "outcome")
+NEVER_LEARNED = ("current_only", "outcome")  # no training before the caller names the field
 ORIGINS = ("crm_history", "sync_diff", "import", "demo")
+# The outcome of a lead and a deal as SQL: won, lost (neither = open), and when it was decided.
+WON = {"lead": "is_converted", "deal": "is_won"}
+LOST = {"lead": "coalesce(is_lost, not is_converted)", "deal": "not is_won"}
+CLOSED = {"lead": "coalesce(converted_at, closed_at)", "deal": "closed_at"}
 
 _TEXT = """
 user: a person of the selling organization who owns records

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -115,6 +115,15 @@ class Store:
         write_deltalake(self.path / PUBLISHES, row, mode="append", commit_properties=_COMMIT)
         self.version = number
 
+    def publishes(self) -> list[tuple[int, datetime, dict[str, int]]]:
+        """Every publish: number, instant (UTC), tables with their Delta versions."""
+        if self.version < 0:
+            return []
+        delta = DeltaTable(self.path / PUBLISHES)
+        rows = sorted((r["publish"], json.loads(r["tables"])) for r in delta.to_pyarrow_table().to_pylist())
+        commits = sorted(c["timestamp"] for c in delta.history())[1:]  # the first commit only makes the table
+        return [(n, datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None), t) for (n, t), ms in zip(rows, commits, strict=True)]
+
     def create(self, table: str, schema: pa.Schema) -> None:
         """Make an empty table unless it stands already."""
         if table not in self.heads:
@@ -158,11 +167,7 @@ class Store:
 
     def vacuum(self, now: datetime, keep_days: int = 90) -> int:
         """Delete files that no publish of the last `keep_days` needs; the number of files deleted."""
-        delta = DeltaTable(self.path / PUBLISHES)
-        since = (now - timedelta(days=keep_days)).timestamp() * 1000
-        rows = {r["publish"]: json.loads(r["tables"]) for r in delta.to_pyarrow_table().to_pylist()}
-        recent = sum(commit.get("timestamp", 0) >= since for commit in delta.history()) or 1
-        kept = [rows[number] for number in sorted(rows)[-recent:]]
+        kept = [tables for number, at, tables in self.publishes() if at >= now - timedelta(days=keep_days) or number == self.version]
         count = 0
         for name in self.heads:
             versions = sorted({tables[name] for tables in kept if name in tables})

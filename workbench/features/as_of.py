@@ -1,92 +1,145 @@
-"""Features as of each row of a spine: the SQL files, run where only the spine and as-of views can be seen."""
+"""Features as of each row of a spine: the SQL files, run where only the spine and as-of views can be seen (decision 0004)."""
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
 from workbench import schema
 from workbench.errors import WorkbenchError
-from workbench.rows import entity_kinds
+from workbench.rows import of_source
 
-# What each SQL file may see beside its own entity: view -> (entity, the field of the scored record that points to it).
+# What each SQL file may see beside its own entity: view -> the field of the scored record that points to it.
 _BESIDE = {"lead": {}, "deal": {"account": "account_id", "product": "product_id"}}
-_NEVER = ("current_only", "outcome")
+# What a version of today tells about its own future: never in a view.
+_LATER = ("valid_to", "recorded_at", "deleted_at", "merged_into")
 TEXT_LEVELS = 200  # a text field with more different values is free text or a key, not a category
+BATCH = 50  # so many activities entered at one instant, a day or more after they happened, were migrated
 
 
 def as_of_features(lake, entity: str, spine: pd.DataFrame, allow: list[str] | None = None) -> pd.DataFrame:
-    """Features of `entity` (lead or deal) for each row of `spine` (id, as_of): one row a spine row, in its order.
+    """Features of `entity` (lead or deal) for each row of `spine` (id, as_of): one row a spine row, in its order, numbered from 0.
 
     Fields that table `field` (or the schema) calls current_only or outcome read as null, unless named in `allow`.
     """
     if entity not in _BESIDE:
         raise WorkbenchError(f"There are no features of {entity!r}.", fix=f"Choose {' or '.join(_BESIDE)}.")
-    connection = _as_of_connection(lake, entity, spine, allow or [])
-    sql = resources.files("workbench.features").joinpath(f"{entity}.sql").read_text(encoding="utf-8")
-    custom = "".join(f",\n    r.{c}" for c in custom_fields(lake, entity, allow or []))
-    return connection.sql(sql.replace("/* custom */", custom)).df().drop(columns="spine_row")
+    sql = feature_sql(lake, entity, allow or [])
+    with as_of_connection(lake, entity, spine, allow or [], sql) as connection:
+        rows = connection.sql(sql).to_arrow_table()  # through Arrow: texts reach pandas without being copied one by one
+    return rows.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get).drop(columns="spine_row")
 
 
 def field_status(lake, entity: str) -> pd.DataFrame:
-    """One row a source and field of `entity` with known_at: table `field` over the schema's defaults (source '' = default)."""
+    """One row a source and field of `entity` with known_at, history_from: table `field` over the schema's defaults (source '' = default)."""
     rows = lake.fields()
-    rows = rows.loc[rows["entity"] == entity, ["source", "field", "known_at"]]
-    defaults = [{"source": "", "field": f.name, "known_at": f.known_at} for f in schema.entity(entity).fields.values()]
-    return pd.concat([pd.DataFrame(defaults), rows], ignore_index=True)
+    rows = rows.loc[rows["entity"] == entity, ["source", "field", "known_at", "history_from"]]
+    defaults = [{"source": "", "field": f.name, "known_at": f.known_at, "history_from": pd.NaT} for f in schema.entity(entity).fields.values()]
+    return pd.concat([pd.DataFrame(defaults).astype(rows.dtypes), rows], ignore_index=True)
 
 
 def custom_fields(lake, entity: str, allow: list[str]) -> list[str]:
-    """The x_ fields that may be features: marked fixed, historized or assumed by some source, typed, few levels."""
-    known = [c for c in lake.columns(entity) if c.startswith("x_")]
-    status = field_status(lake, entity)
-    usable = set(status.loc[~status["known_at"].isin(_NEVER), "field"]) | set(allow)
-    texts = set(lake.sql(f"select column_name from (describe {entity}_versions) where column_type = 'VARCHAR'").df()["column_name"])
-    names = [c for c in known if c in usable]
-    counted = [c for c in names if c in texts]
-    if not counted:
-        return names
-    counts = lake.sql(f"select {', '.join(f'approx_count_distinct({c}) as {c}' for c in counted)} from {entity}_versions").df().iloc[0]
-    return [c for c in names if c not in counted or counts[c] <= TEXT_LEVELS]
+    """The x_ fields that may be features: marked fixed, historized or assumed by some source, texts of few levels only."""
+    types, status = lake.column_types(entity), field_status(lake, entity)
+    usable = set(status.loc[~status["known_at"].isin(schema.NEVER_LEARNED), "field"]) | set(allow)
+    names = [c for c in types if c.startswith("x_") and c in usable]
+    texts = [c for c in names if types[c] == "VARCHAR"]
+    counts = lake.sql(f"select {', '.join(f'count(distinct {c}) as {c}' for c in texts)} from {entity}_versions").df().iloc[0] if texts else {}
+    return [c for c in names if c not in texts or counts[c] <= TEXT_LEVELS]
 
 
-def _as_of_connection(lake, entity: str, spine: pd.DataFrame, allow: list[str]) -> duckdb.DuckDBPyConnection:
+def feature_sql(lake, entity: str, allow: list[str]) -> str:
+    """The entity's SQL file with its one generated block: the x_ fields; a date as the days from it to as_of."""
+    types = lake.column_types(entity)
+    custom = [f"date_diff('day', r.{c}, s.as_of)::double as {c}" if types[c] in ("DATE", "TIMESTAMP") else f"r.{c}" for c in custom_fields(lake, entity, allow)]
+    text = resources.files("workbench.features").joinpath(f"{entity}.sql").read_text(encoding="utf-8")
+    return text.replace("/* custom */", "".join(f",\n    {c}" for c in custom))
+
+
+def as_of_connection(lake, entity: str, spine: pd.DataFrame, allow: list[str], sql: str) -> duckdb.DuckDBPyConnection:
+    """A connection that holds `spine`, `<entity>_at`, `activity_at` and what the entity points to, as it stood at each spine row; nothing else."""
     connection = duckdb.connect()
-    connection.register("spine_rows", spine[["id", "as_of"]].reset_index(names="spine_row") if spine.index.is_unique else
-                        spine[["id", "as_of"]].reset_index(drop=True).reset_index(names="spine_row"))
-    connection.execute("create table spine as select spine_row::bigint as spine_row, id, as_of::timestamp as as_of from spine_rows")
-    connection.unregister("spine_rows")
-    own = _as_of_join(lake, entity, allow, "s.id", "spine s")
-    connection.execute(f"create view {entity}_at as {own}")
+    connection.execute("set TimeZone = 'UTC'")
+    connection.register("given", spine[["id", "as_of"]].reset_index(drop=True).reset_index(names="spine_row"))
+    connection.execute("create table spine as select spine_row::bigint as spine_row, id::varchar as id, as_of::timestamp as as_of from given")
+    connection.unregister("given")
+    used = set(re.findall(r"\br\.(\w+)", sql)) | set(_BESIDE[entity].values())  # r = the scored record
+    connection.execute(f"create table {entity}_at as {_standing(lake, entity, allow, used)}")
     for other, key in _BESIDE[entity].items():
-        pointers = f"(select spine_row, as_of, {key} as key from ({own})) s"
-        connection.execute(f"create view {other}_at as {_as_of_join(lake, other, allow, 's.key', pointers)}")
-    connection.execute(f"""create view activity_at as select *, coalesce(greatest(case when coalesce(is_done, true) then happened_at end, created_at),
-        valid_from) as visible_at from ({_as_of_join(lake, "activity", allow, "s.id", "spine s", f"{entity}_id")}) where visible_at <= as_of""")
+        pointers = f"(select spine_row, as_of, {key} as id from {entity}_at)"
+        connection.execute(f"create view {other}_at as {_standing(lake, other, allow, spine=pointers)}")
+    standing = _standing(lake, "activity", allow, None, rows=_activities(lake, entity), key="subject",
+                         more=", coalesce(is_done, true) as done, v.valid_from as begun, v.migrated")
+    # Told as done by a later version: visible from that version. Told as done from the start: from the later of entry and event.
+    connection.execute(f"""create view activity_at as select * exclude (is_done, done), done as is_done, coalesce(case when migrated then happened_at
+        when not done then created_at when begun > created_at then greatest(created_at, least(happened_at, begun))
+        else greatest(created_at, happened_at) end, begun) as visible_at from ({standing}) where visible_at <= as_of""")
     return connection
 
 
-def _as_of_join(lake, entity: str, allow: list[str], key: str, spine: str, on: str = "id") -> str:
+def _standing(lake, entity: str, allow: list[str], used: set[str] | None = None, *, spine: str = "spine", rows: str = "", key: str = "id", more: str = "") -> str:
     """SQL: the version of each record that stood at its spine row's instant, with what was not known then as null."""
-    known = _known_columns(lake, entity, allow)
-    return (f"select s.spine_row, s.as_of, {known} from {spine} join {lake.relation_sql(entity, entity_kinds(entity))} v on v.{on} = {key} "
+    known = ", ".join(_known(lake, entity, allow, used))
+    return (f"select s.spine_row, s.as_of, {known}{more} from {spine} s join {rows or lake.relation_sql(entity)} v on v.{key} = s.id "
             "where v.valid_from <= s.as_of and (v.valid_to is null or s.as_of < v.valid_to) and (v.deleted_at is null or v.deleted_at > s.as_of)")
 
 
-def _known_columns(lake, entity: str, allow: list[str]) -> str:
+def _known(lake, entity: str, allow: list[str], used: set[str] | None) -> list[str]:
     """Select list: a field that training must not see, or that had no history yet at s.as_of, reads as null."""
-    status, rows = field_status(lake, entity), lake.fields()
-    late = rows[(rows["entity"] == entity) & rows["history_from"].notna()]
+    status = field_status(lake, entity)
+    tracked = status.groupby("source")["history_from"].max().dropna()  # a version from before may hide changes that nobody recorded
     columns = []
     for c in lake.columns(entity):
-        mine = status[(status["field"] == c)]
-        default_hidden = bool(((mine["source"] == "") & mine["known_at"].isin(_NEVER)).any()) and c not in allow
-        cases = [f"when v.id[:{len(r.source) + 1}] = '{r.source}:' then {'null' if r.known_at in _NEVER and c not in allow else 'v.' + c}"
-                 for r in mine.itertuples() if r.source and (r.known_at in _NEVER and c not in allow) != default_hidden]
-        cases = [f"when v.id[:{len(r.source) + 1}] = '{r.source}:' and s.as_of < TIMESTAMP '{r.history_from}' then null"
-                 for r in late[late["field"] == c].itertuples()] + cases
-        other = f"nullif(v.{c}, v.{c})" if default_hidden else f"v.{c}"
-        columns.append(f"case {' '.join(cases)} else {other} end as {c}" if cases else f"{other} as {c}")
-    return ", ".join(columns)
+        if c in _LATER or used is not None and c not in used:
+            continue
+        mine = status[status["field"] == c]
+        hidden = mine["known_at"].isin(schema.NEVER_LEARNED) & (c not in allow)
+        default = bool(hidden[mine["source"] == ""].any())
+        cases = [f"when {of_source(str(s), 'v.id')} and v.valid_from < TIMESTAMP '{t}' then null" for s, t in tracked.items() if c == "valid_from"]
+        for r, never in zip(mine.itertuples(), hidden, strict=True):
+            if r.source and never:
+                cases.append(f"when {of_source(r.source, 'v.id')} then null")
+            elif r.source and (default or pd.notna(r.history_from)):
+                late = f" and s.as_of >= TIMESTAMP '{r.history_from}'" if pd.notna(r.history_from) else ""
+                cases += [f"when {of_source(r.source, 'v.id')}{late} then v.{c}", f"when {of_source(r.source, 'v.id')} then null"]
+        if default:
+            cases.append("when true then null")
+        columns.append(f"case {' '.join(cases)} else v.{c} end as {c}" if cases else f"v.{c}")
+    return columns
+
+
+def _activities(lake, entity: str) -> str:
+    """Every version of every activity with its `subject` (the lead or deal) and `migrated`; a migrated one begins when it happened."""
+    rows = lake.relation_sql("activity")
+    entered = "coalesce(a.created_at, a.valid_from)"
+    batches = lake.sql(f"""select split_part(id, ':', 1), created_at from activity_versions where valid_from <= created_at and
+        happened_at < created_at - interval 1 day and created_at in (select created_at from activity_versions
+        where happened_at < created_at - interval 1 day group by 1 having count(*) >= {BATCH}) group by all having count(*) >= {BATCH}""").fetchall()
+    same = " or ".join(f"(a.created_at = TIMESTAMP '{at}' and {of_source(source, 'a.id')})" for source, at in batches)
+    migrated = f"coalesce(a.happened_at < a.created_at and ({same}), false)" if same else "false"
+    first = f"case when {migrated} and a.valid_from <= a.created_at then a.happened_at else a.valid_from end" if same else "a.valid_from"
+    moves, subject = "", [f"a.{entity}_id"]
+    for other in ("contact", "deal") if entity == "lead" else ():
+        subject.append(f"to_{other}.lead_id")
+        moves += f""" left join ({_conversions(lake, other)}) to_{other} on a.lead_id is null and to_{other}.id = a.{other}_id
+            and {entered} >= to_{other}.lead_since and {entered} < to_{other}.since"""
+    return (f"(select a.* replace ({first} as valid_from), coalesce({', '.join(subject)}) as subject, {migrated} as migrated "
+            f"from {rows} a{moves} where coalesce({', '.join(subject)}) is not null)")
+
+
+def _conversions(lake, other: str) -> str:
+    """SQL: one row a contact or deal that a lead became: id, since, lead_id, lead_since.
+
+    An activity that is older than the contact or deal it hangs on was moved there, so it was the lead's until then and stays so.
+    """
+    leads, others = (lake.relation_sql(e) for e in ("lead", other))
+    told = f"select id as lead_id, converted_{other}_id as id, coalesce(converted_at, closed_at, valid_from) as decided from {leads} where converted_{other}_id is not null"
+    if other == "deal":
+        told += f" union all select source_lead_id, id, coalesce(created_at, valid_from) from {others} where source_lead_id is not null"
+    born = "select id, min(coalesce(created_at, valid_from)) as since from {} group by id"
+    return f"""select o.id, o.since, first(t.lead_id order by t.decided, t.lead_id) as lead_id, first(l.since order by t.decided, t.lead_id) as lead_since
+        from ({told}) t join ({born.format(others)}) o using (id) join ({born.format(leads)}) l on l.id = t.lead_id group by all"""

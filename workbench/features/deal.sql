@@ -11,7 +11,8 @@ with activity as (
         count(*) filter (where is_done and kind = 'call') as n_calls,
         count(*) filter (where is_done and kind = 'email') as n_emails,
         count(*) filter (where not is_done and happened_at > as_of) as n_planned,
-        max(visible_at) filter (where is_done) as last_activity_at
+        max(visible_at) filter (where is_done) as last_activity_at,
+        bool_or(migrated) as has_migrated
     from activity_at group by spine_row
 )
 select
@@ -34,7 +35,8 @@ select
     coalesce(a.n_calls, 0)::double as n_calls,
     coalesce(a.n_emails, 0)::double as n_emails,
     coalesce(a.n_planned, 0)::double as n_planned,
-    date_diff('second', a.last_activity_at, s.as_of) / 86400.0 as days_since_activity
+    date_diff('second', a.last_activity_at, s.as_of) / 86400.0 as days_since_activity,
+    coalesce(a.has_migrated, false) as has_migrated_activities
     /* custom */
 from spine s
 left join deal_at r using (spine_row)

@@ -9,16 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import numpy as np
+import duckdb
 import pandas as pd
 
 from workbench.errors import WorkbenchError
 from workbench.features.as_of import TEXT_LEVELS, as_of_features, custom_fields, field_status
-from workbench.schema import VERSION
+from workbench.rows import of_source
+from workbench.schema import CLOSED, LOST, NEVER_LEARNED, VERSION, WON
 
-_WON = {"lead": "is_converted", "deal": "is_won"}
-_LOST = {"lead": "coalesce(is_lost, not is_converted)", "deal": "not is_won"}
-_NEVER_FEATURES = ("current_only", "outcome")
+MAX_WEEKLY = 1_000_000  # rows of a weekly grid; above, every fourth week
 
 
 @dataclass
@@ -46,10 +45,10 @@ class Snapshots:
 
 def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, source: str | None = None,
               score_at: str = "auto", allow: list[str] | None = None) -> Snapshots:
-    """Snapshots of `entity` (lead or deal) known at `as_of`: table columns created_at, closed_at and the outcome.
+    """Snapshots of `entity` (lead or deal) known at `as_of`: table columns created_at, closed_at (converted_at) and the outcome.
 
-    event = the record was won in (origin, origin + horizon]; lost, deleted or still open = not. Records without any date
-    are judged on the outcome that the export shows.
+    event = the record was won in (origin, origin + horizon]; lost, deleted or still open = not. Where the export gives no date of
+    creation, or none of closing, the event is the outcome that it shows; a note says so.
     """
     if score_at not in ("auto", "grid", "creation"):
         raise WorkbenchError(f"score_at {score_at!r} is unknown.", fix="Use auto, grid or creation.")
@@ -57,113 +56,112 @@ def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, sou
         raise WorkbenchError(f"A horizon of {horizon_days} days makes no sense.", fix="Use 1 to 3650.")
     records = _records(lake, entity, as_of, source)
     dated = bool(len(records)) and records["created_at"].notna().mean() > 0.5
-    history = _has_history(lake, entity, as_of, source)
-    how = score_at if score_at != "auto" else ("grid" if dated and history else "creation")
-    notes = []
-    if dated and records["created_at"].isna().any():
-        notes.append(f"{int(records['created_at'].isna().sum()):,} records have no creation date; they cannot be placed in time and are left out.")
-        records = records[records["created_at"].notna()]
-    if how == "grid":
-        spine = _grid(records, as_of, horizon_days)
-    else:
-        spine = _at_creation(records, as_of, horizon_days, dated)
+    closings = not records["closed_unknown"].sum() * 2 > (~records["is_open"] & records["gone_at"].isna()).sum()
+    notes: list[str] = []
+    if dated:
+        records = _without(records, records["created_at"].isna(), "have no creation date; they cannot be placed in time", notes)
+    if dated and closings:
+        records = _without(records, records["closed_unknown"], "are decided, but nobody knows when", notes)
+    elif dated:
+        notes.append("Hardly any record says when it was decided: the event is the outcome that the export shows, whenever it came.")
+    how = score_at if score_at != "auto" else ("grid" if dated and closings and _has_history(lake, entity, as_of, source) else "creation")
+    if how == "grid" and len(records) and not (dated and closings):
+        raise WorkbenchError(f"These {entity}s cannot be followed over time: most lack the date of creation or of closing.", fix="Use score_at auto or creation.")
+    spine = _grid(lake, entity, as_of, horizon_days, source) if how == "grid" else _at_creation(records, as_of, horizon_days, dated, closings)
+    spine = spine[spine["id"].isin(records["id"])].reset_index(drop=True)
     now = records[records["is_open"]].assign(as_of=pd.Timestamp(as_of))
     if dated and how == "creation":  # no history: what stood at creation is all that may be said of an open record
-        now["as_of"] = now["created_at"]
-    both = pd.concat([spine[["id", "as_of"]], now[["id", "as_of"]]], ignore_index=True)
-    values = as_of_features(lake, entity, both, allow)
+        now["as_of"] = now["seen_at"]
+    values = as_of_features(lake, entity, pd.concat([spine[["id", "as_of"]], now[["id", "as_of"]]], ignore_index=True), allow)
     names, excluded = _kept(lake, entity, values.iloc[: len(spine)], source, how, allow or [])
-    frame = pd.concat([spine.reset_index(drop=True), values.iloc[: len(spine)][names].reset_index(drop=True)], axis=1)
+    frame = pd.concat([spine, values.iloc[: len(spine)][names]], axis=1)
     scored = pd.concat([now[["id", "as_of", "created_at", "created_order"]].reset_index(drop=True), values.iloc[len(spine):][names].reset_index(drop=True)], axis=1)
     frame["group"] = frame["id"] if dated else _twins(lake, entity, frame["id"], as_of)
-    status = field_status(lake, entity)
-    told = status[(status["known_at"] == "assumed") & ((status["source"] == source) | (source is None))]["field"]
     return Snapshots(entity, source, as_of, horizon_days, how, "time" if dated else "grouped", frame, _with_names(lake, entity, scored, as_of),
-                     names, sorted(set(told) & set(names)), excluded, notes)
+                     names, _assumed(lake, entity, names, source), excluded, notes)
 
 
-def _of_source(source: str | None) -> str:
-    return "true" if source is None else "id[:{}] = '{}:'".format(len(source) + 1, source.replace("'", "''"))
+def _without(records: pd.DataFrame, bad: pd.Series, why: str, notes: list[str]) -> pd.DataFrame:
+    if bad.any():
+        notes.append(f"{int(bad.sum()):,} records {why}, and are left out.")
+    return records[~bad]
+
+
+def _states(entity: str, as_of: datetime, source: str | None) -> str:
+    """SQL: every version up to as_of: from_at, to_at, state (open, won, lost, gone), told_at (the record's word on when it was decided), decided."""
+    t = f"TIMESTAMP '{as_of}'"
+    return f"""select *, case state when 'open' then null when 'gone' then least(deleted_at, from_at) else least(told_at, from_at) end as decided from (
+        select id, created_at, created_order, deleted_at, origin, valid_from as from_at, coalesce(valid_to, 'infinity') as to_at, {CLOSED[entity]} as told_at,
+        case when {WON[entity]} then 'won' when {LOST[entity]} then 'lost' when deleted_at <= {t} then 'gone' else 'open' end as state
+        from {entity}_versions where valid_from <= {t} and {of_source(source)})"""
 
 
 def _records(lake, entity: str, as_of: datetime, source: str | None) -> pd.DataFrame:
-    """One row a record first seen by `as_of`: id, created_at, created_order, closed_at, won, is_open, gone_at."""
-    t = f"TIMESTAMP '{as_of}'"
-    return lake.sql(f"""with last as (select *, row_number() over (partition by id order by valid_from desc) as back from {entity}_versions
-            where valid_from <= {t} and {_of_source(source)})
-        select id, created_at, created_order, coalesce(closed_at, {'converted_at' if entity == 'lead' else 'null'}) as closed_at,
-            {_WON[entity]} as won, coalesce({_LOST[entity]}, false) as lost, deleted_at as gone_at,
-            deleted_at is null and not coalesce({_WON[entity]}, false) and not coalesce({_LOST[entity]}, false) as is_open
-        from last where back = 1 order by id""").df()
+    """One row a record first seen by `as_of`: id, created_at, created_order, seen_at (its first version, not before created_at), closed_at, won,
+    gone_at, is_open, closed_unknown (decided in an export that does not say when)."""
+    return lake.sql(f"""with v as ({_states(entity, as_of, source)})
+        select id, created_at, created_order, greatest(created_at, first_at) as seen_at, decided as closed_at, state = 'won' as won, deleted_at as gone_at,
+            state = 'open' as is_open, state in ('won', 'lost') and told_at is null and origin = 'import' as closed_unknown
+        from v join (select id, min(from_at) as first_at from v group by id) using (id) where to_at > TIMESTAMP '{as_of}' order by id""").df()
 
 
 def _has_history(lake, entity: str, as_of: datetime, source: str | None) -> bool:
     """Some record's changes were recorded (a plain export has none), or activities tell of it."""
-    changed = lake.sql(f"""select count(*) from (select id from {entity}_versions where {_of_source(source)} and valid_from <= TIMESTAMP '{as_of}'
-        and origin <> 'import' group by id having count(*) > 1)""").fetchall()[0][0]
-    linked = lake.sql(f"select count(*) from (select 1 from activity_versions where {entity}_id is not null and {_of_source(source)} limit 1)").fetchall()[0][0]
-    return bool(changed or linked)
+    known = f"{of_source(source)} and valid_from <= TIMESTAMP '{as_of}'"
+    return bool(lake.sql(f"select 1 from {entity}_versions where {known} and origin <> 'import' group by id having count(*) > 1 limit 1").fetchall()
+                or lake.sql(f"select 1 from activity_versions where {entity}_id is not null and {known} limit 1").fetchall())
 
 
-def _grid(records: pd.DataFrame, as_of: datetime, horizon: int) -> pd.DataFrame:
-    """id, as_of (origin), order, event for every origin at which the record was open."""
-    if records.empty:
-        return _empty_spine()
-    first = records["created_at"].min()
-    end = records[["closed_at", "gone_at"]].min(axis=1).fillna(pd.Timestamp(as_of) + timedelta(days=1))
-    weeks = ((end - records["created_at"]).dt.days.clip(lower=0) / 7).sum()
-    step = 7 if weeks <= 1_000_000 else 28
-    latest = pd.Timestamp(as_of)
-    origins = pd.DatetimeIndex([latest - timedelta(days=step * k) for k in range(int((latest - first).days / step), 0, -1)]).as_unit("us")
-    low = np.searchsorted(origins.values, records["created_at"].values.astype("datetime64[us]"), side="left")
-    high = np.searchsorted(origins.values, end.values.astype("datetime64[us]"), side="left")
-    count = np.maximum(high - low, 0)
-    row = np.repeat(np.arange(len(records)), count)
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
-    spine = records.iloc[row].reset_index(drop=True)
-    spine["as_of"] = origins[place]
-    return _labelled(spine, as_of, horizon)
+def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) -> pd.DataFrame:
+    """id, as_of (origin), order, event for every origin at which the record was open: a week, two weeks ... before `as_of`."""
+    states = lake.sql(f"select id, created_at, from_at, to_at, state, decided from ({_states(entity, as_of, source)})").to_arrow_table()  # noqa: F841
+    t, local = f"TIMESTAMP '{as_of}'", duckdb.connect()
+    # A sync may see late that a record was closed: it counts as open only until its next closing.
+    local.execute(f"""create table spans as select id, epoch_us({t}) - epoch_us(least(to_at, closes, {t})) as young, epoch_us({t}) - epoch_us(greatest(from_at, created_at)) as old
+        from (select *, min(decided) over (partition by id order by from_at rows between 1 following and unbounded following) as closes from states)
+        where state = 'open' and old > young and old > 0""")
+    weeks = local.sql("select coalesce(sum(old - young), 0) / (7 * 86400e6) from spans").fetchall()[0][0]
+    wins = local.sql("select distinct id, decided as won_at from states where state = 'won'").to_arrow_table()  # noqa: F841
+    step, ahead = (7 if weeks <= MAX_WEEKLY else 28) * 86_400_000_000, f"s.as_of + interval {horizon} day"
+    frame = local.sql(f"""select s.id, s.as_of, epoch_us(s.as_of) as "order", case when {ahead} <= {t} then coalesce(w.won_at <= {ahead}, false) end as event
+        from (select id, make_timestamp(epoch_us({t}) - k * {step}) as as_of from
+            (select id, unnest(range(greatest(1, young // {step} + 1), old // {step} + 1)) as k from spans)) s
+        asof left join wins w on s.id = w.id and s.as_of < w.won_at order by s.id, s.as_of""").df()
+    return frame.astype({"event": "boolean"})
 
 
-def _at_creation(records: pd.DataFrame, as_of: datetime, horizon: int, dated: bool) -> pd.DataFrame:
-    if records.empty:
-        return _empty_spine()
-    spine = records.copy()
-    if dated:
-        spine["as_of"] = spine["created_at"]
-        return _labelled(spine, as_of, horizon)
-    spine["as_of"] = pd.Timestamp(as_of)
-    spine["order"] = spine["created_order"].rank(method="first").fillna(0)
-    spine["event"] = spine["won"].astype("boolean").mask(spine["is_open"] & spine["won"].isna())
-    return spine[["id", "as_of", "order", "event"]]
-
-
-def _labelled(spine: pd.DataFrame, as_of: datetime, horizon: int) -> pd.DataFrame:
-    until = spine["as_of"] + timedelta(days=horizon)
-    won = spine["won"].fillna(False).astype(bool) & (spine["closed_at"] > spine["as_of"]) & (spine["closed_at"] <= until)
-    if (spine["closed_at"] == spine["as_of"]).any():  # a date without a time: created and won on one day
-        won |= spine["won"].fillna(False).astype(bool) & (spine["closed_at"] == spine["as_of"])
+def _at_creation(records: pd.DataFrame, as_of: datetime, horizon: int, dated: bool, closings: bool) -> pd.DataFrame:
+    """id, as_of, order, event: one row a record, when it was first seen (undated: the export)."""
+    spine = records.assign(as_of=records["seen_at"] if dated else pd.Timestamp(as_of))
+    if not dated:
+        spine["order"] = spine["created_order"].rank(method="first").fillna(0)
+        spine["event"] = spine["won"].astype("boolean").mask(spine["is_open"])
+        return spine[["id", "as_of", "order", "event"]]
+    until, spine["order"] = spine["as_of"] + timedelta(days=horizon), spine["as_of"].astype("int64")
+    # Won at the instant of creation counts: exports often give days without a time. Closed before it = never open.
+    won = spine["won"] & (spine["closed_at"] <= until) if closings else spine["won"]
     spine["event"] = won.astype("boolean").mask(until > pd.Timestamp(as_of))
-    spine["order"] = spine["as_of"].astype("int64")
-    return spine[["id", "as_of", "order", "event"]]
+    return spine.loc[~(closings & (spine["closed_at"] < spine["as_of"])), ["id", "as_of", "order", "event"]]
 
 
-def _empty_spine() -> pd.DataFrame:
-    return pd.DataFrame({"id": pd.Series(dtype="str"), "as_of": pd.Series(dtype="datetime64[us]"), "order": pd.Series(dtype="float"),
-                         "event": pd.Series(dtype="boolean")})
+def _assumed(lake, entity: str, names: list[str], source: str | None) -> list[str]:
+    """Features that rest on a mapping's word: their own field, or the one that has_..., account_... or product_... is made of."""
+    told = {e: field_status(lake, e).query("known_at == 'assumed'") for e in (entity, "account", "product")}
+    mine = {e: set(rows.loc[(rows["source"] == source) | (source is None), "field"]) for e, rows in told.items()}
+    return sorted(n for n in names if n.removeprefix("has_") in mine[entity] or any(n.startswith(e) and n.removeprefix(e + "_") in mine[e] for e in mine))
 
 
 def _kept(lake, entity: str, values: pd.DataFrame, source: str | None, how: str, allow: list[str]) -> tuple[list[str], pd.DataFrame]:
     """Features that vary, and why the other fields are out."""
     excluded = []
     status = field_status(lake, entity)
-    mine = status[status["known_at"].isin(_NEVER_FEATURES) & ~status["field"].isin(allow) & (status["source"] != "")]
+    mine = status[status["known_at"].isin(NEVER_LEARNED) & ~status["field"].isin(allow) & (status["source"] != "")]
     mine = mine if source is None else mine[mine["source"] == source]
     reasons = {"current_only": "the export shows only its latest value, which may have been set after the outcome",
                "outcome": "it is known only when the story has ended"}
-    excluded += [{"field": r.field, "reason": reasons[r.known_at]} for r in mine.itertuples()]
+    excluded += [{"field": r["field"], "reason": reasons[r["known_at"]]} for r in mine.to_dict("records")]
     custom = custom_fields(lake, entity, allow)
-    told = set(status.loc[~status["known_at"].isin(_NEVER_FEATURES), "field"])
+    told = set(status.loc[~status["known_at"].isin(NEVER_LEARNED), "field"])
     excluded += [{"field": c, "reason": f"free text or a key: more than {TEXT_LEVELS} different values"} for c in lake.columns(entity)
                  if c.startswith("x_") and c in told and c not in custom]
     names = []

@@ -7,25 +7,13 @@ from datetime import datetime
 import pandas as pd
 
 from workbench import schema
+from workbench.rows import of_source, quoted
+from workbench.schema import CLOSED, LOST, WON
 
 PLACEHOLDERS = ("", "-", "--", "?", "n/a", "na", "none", "null", "nan", "select", "unknown", "tbd", "not set")
-# The outcome of a lead and a deal: won, lost (neither = open), and when it was decided.
-WON = {"lead": "is_converted", "deal": "is_won"}
-LOST = {"lead": "coalesce(is_lost, not is_converted)", "deal": "not is_won"}
-CLOSED = {"lead": "coalesce(converted_at, closed_at)", "deal": "closed_at"}
 MIN_OUTCOMES = 30
 LATE, GAP, PARTIAL, SPARSE = .2, .2, .6, .05
 FILL = ["entity", "field", "n", "filled", "fill_share", "fill_at_decision", "fill_won", "fill_lost", "gap", "known_at", "verdict"]
-
-
-def quoted(value: object) -> str:
-    """`value` as an SQL text literal."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def of_source(source: str | None) -> str:
-    """SQL condition: the record comes from `source` (any, when None)."""
-    return "true" if source is None else f"starts_with(id, {quoted(source + ':')})"
 
 
 def is_filled(column: str, kind: str) -> str:
@@ -94,8 +82,7 @@ def _verdict(outcome: bool, known_at: str, share: float | None, at: float | None
 def _field_types(lake, entity: str) -> dict[str, str]:
     """Fields that people or the CRM fill -> DuckDB type; not the bookkeeping of versions, not the flags of placeholders."""
     skip = {name for name, _, _ in schema.VERSION} | {f.name for f in schema.COMMON}
-    types = lake.sql(f'select column_name, column_type from (describe "{entity}_versions")').fetchall()
-    return {c: k for c, k in types if c not in skip and not c.endswith("_not_chosen")}
+    return {c: k for c, k in lake.column_types(entity).items() if c not in skip and not c.endswith("_not_chosen")}
 
 
 def _known_at(lake, entity: str, source: str | None) -> dict[str, str]:
@@ -115,7 +102,7 @@ def _fill_before(lake, entity: str, kinds: dict[str, str], as_of: datetime | Non
     masks = masks[(masks["entity"] == entity) & masks["history_from"].notna()]
     parts = []
     for field, kind in kinds.items():
-        unknown = [f"(starts_with(id, {quoted(r.source + ':')}) and decided_at < TIMESTAMP '{r.history_from}')" for r in masks[masks["field"] == field].itertuples()]
+        unknown = [f"({of_source(r.source)} and decided_at < TIMESTAMP '{r.history_from}')" for r in masks[masks["field"] == field].itertuples()]
         covered = f"not ({' or '.join(unknown)})" if unknown else "true"
         parts += [f"count(*) filter (where {covered})", f"count(*) filter (where {covered} and {is_filled(field, kind)})"]
     row = lake.sql(f"""with closed as (select id, {CLOSED[entity]} as decided_at from {entity} where {_decided(entity)} and {of_source(source)})

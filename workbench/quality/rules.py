@@ -11,7 +11,9 @@ from datetime import datetime
 import pandas as pd
 
 from workbench import schema
-from workbench.quality.fill import CLOSED, LOST, WON, capability_verdicts, fill_rates, is_filled, of_source, quoted  # noqa: F401  (one door for notebooks)
+from workbench.quality.fill import capability_verdicts, fill_rates, is_filled  # noqa: F401  (one door for notebooks)
+from workbench.rows import of_source, quoted
+from workbench.schema import CLOSED, LOST, WON
 
 SEVERITIES = ("high", "medium", "low")
 COLUMNS = ["rule", "entity", "severity", "n", "n_records", "share", "example", "meaning", "fix"]
