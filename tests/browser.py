@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -125,9 +126,12 @@ def browser() -> Iterator[Browser]:
     ask_read, ask_write = os.pipe()
     tell_read, tell_write = os.pipe()
     profile = tempfile.mkdtemp(prefix="chromium-")
+    ends = fcntl.fcntl(ask_read, fcntl.F_DUPFD, 50), fcntl.fcntl(tell_write, fcntl.F_DUPFD, 50)  # out of the way of 3 and 4
     # Chromium reads commands on descriptor 3 and answers on 4.
-    started = subprocess.Popen(["/bin/sh", "-c", f'exec "$@" 3<&{ask_read} 4>&{tell_write}', "sh", str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-                               pass_fds=(ask_read, tell_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    started = subprocess.Popen([str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"], pass_fds=(3, 4), start_new_session=True,
+                               preexec_fn=lambda: (os.dup2(ends[0], 3), os.dup2(ends[1], 4)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for end in ends:
+        os.close(end)
     os.close(ask_read)
     os.close(tell_write)
     try:

@@ -29,6 +29,7 @@ SKIPPED = {"no-report", "papermill-error-cell-tag"}  # tags of cells that a repo
 EXPLORABLE = Markup('<p class="wb-aside">This part can be explored in JupyterLab.</p>')
 MAX_TRACEBACK = 40  # lines
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]+={0,2}")  # base64 of the eight bytes that begin a PNG
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
 
@@ -166,8 +167,8 @@ class _Page:
             yield self._figure(data[PLOTLY])
         elif "text/html" in data and (html := safe_html(_text(data["text/html"]), self.link)).strip():
             yield "html", html
-        elif "image/png" in data:
-            yield "image", re.sub(r"[^A-Za-z0-9+/=]", "", _text(data["image/png"])), self.heading
+        elif (png := re.sub(r"\s", "", _text(data.get("image/png", "")))) and _PNG.fullmatch(png):
+            yield "image", png, self.heading
         elif "text/markdown" in data:
             yield "html", safe_markdown(_text(data["text/markdown"]), self.link)
         elif WIDGET in data:

@@ -37,6 +37,8 @@
     for (const trace of figure.data)
       if ((trace[letter + "axis"] || letter) === id && Array.isArray(trace[letter]))
         for (const value of trace[letter]) if (typeof value === "string") names.add(value);
+    if (length < 20 && letter === "y" && names.size <= 40 && [...names].some((name) => name.length > length))
+      figure.layout.height = Math.max(figure.layout.height, 110 + 34 * names.size); // a phone has room downwards
     const lines = letter === "x" || (figure.layout.height - 90) / names.size > 30 ? 2 : 1; // two lines need 30 px
     for (const name of names) {
       const short = wrapped(name, length * (lines > 1 ? 1 : 1.3), lines);
@@ -57,14 +59,17 @@
     for (const key of axes) {
       const axis = (layout[key] = layout[key] || {}), across = key[0] === "x";
       if (across) starts.add((axis.domain || [0])[0]);
-      axis.automargin = true;
+      Object.assign(axis, { gridcolor: "#e6ebf0", zerolinecolor: "#c6d0d9", ticklabelstandoff: across ? 2 : 6, ...axis, automargin: true });
       axis.labelalias = { ...shortened(figure, key, across ? (narrow ? 11 : 20) : narrow ? 17 : 36), ...axis.labelalias };
       if (Array.isArray(axis.ticktext)) axis.ticktext = axis.ticktext.map((t) => wrapped(String(t), across ? 12 : narrow ? 17 : 36, 2));
       if (coarse || narrow) axis.fixedrange = true;
-      if (!narrow) continue;
-      if (across && !axis.tickvals && !axis.dtick) axis.nticks = Math.min(axis.nticks || 5, 5);
-      if (text(axis.title)) axis.title = { ...(typeof axis.title === "object" ? axis.title : {}), text: wrapped(text(axis.title), 30, 3) };
+      if (narrow && across && !axis.tickvals && !axis.dtick) axis.nticks = Math.min(axis.nticks || 5, 5);
+      const space = Math.floor((across ? width - (narrow ? 120 : 400) : layout.height - 90) / 8); // letters of 8 pixels beside ticks and legend
+      if (text(axis.title)) axis.title = { ...(typeof axis.title === "object" ? axis.title : {}), text: wrapped(text(axis.title), space, 3) };
     }
+    for (const trace of figure.data) if (typeof trace.name === "string") trace.name = wrapped(trace.name, narrow ? 36 : 26, 2);
+    for (const note of layout.annotations || []) if (note.text) note.text = wrapped(note.text, Math.floor(width / 9), 3);
+    layout.legend = { ...layout.legend, title: { ...layout.legend?.title, text: wrapped(text(layout.legend?.title), 26, 2) } };
     if (coarse || narrow) layout.dragmode = false; // a finger scrolls the page
     layout.width = starts.size > 1 ? Math.max(width, 320 * starts.size) : width; // panels side by side scroll in their own box
     if (narrow) {
@@ -80,7 +85,7 @@
   function draw(box, width) {
     try {
       const figure = dressed(Number(box.dataset.figure), Math.floor(width));
-      return window.Plotly.react(box, figure.data, figure.layout, { displayModeBar: false, showTips: false, doubleClick: "reset" });
+      return window.Plotly.react(box, figure.data, figure.layout, { displayModeBar: false, showTips: false, logging: 0, doubleClick: "reset" });
     } catch (error) {
       box.textContent = "This figure could not be drawn.";
     }
@@ -88,11 +93,6 @@
 
   const room = (box) => box.parentElement.clientWidth;
   async function drawAll() {
-    for (const box of boxes) {
-      await draw(box, room(box));
-      await new Promise((next) => setTimeout(next));
-    }
-    document.documentElement.dataset.drawn = boxes.length;
     let last = innerWidth, timer;
     addEventListener("resize", () => {
       clearTimeout(timer);
@@ -100,6 +100,11 @@
     });
     addEventListener("beforeprint", () => boxes.forEach((box) => draw(box, PAPER)));
     addEventListener("afterprint", () => boxes.forEach((box) => draw(box, room(box))));
+    for (const box of boxes) {
+      await draw(box, room(box));
+      await new Promise((next) => setTimeout(next));
+    }
+    document.documentElement.dataset.drawn = boxes.length;
   }
 
   const missing = () => boxes.forEach((box) => (box.textContent = "The figures need the folder “assets” beside this page."));
