@@ -19,9 +19,9 @@ def plot_fill(fill: pd.DataFrame) -> go.Figure:
     return _dressed(figure, len(shown), "share of records that fill the field")
 
 
-def plot_findings(findings: pd.DataFrame) -> go.Figure:
-    """Share of records that break each rule, coloured by severity; columns of `quality_findings`. Clean and unchecked rules are left out."""
-    shown = findings[findings["n"].fillna(0) > 0].sort_values("share", kind="stable")
+def plot_findings(findings: pd.DataFrame, most: int = 15) -> go.Figure:
+    """Share of records that break each rule, coloured by severity; columns of `quality_findings`. The `most` frequent are shown."""
+    shown = findings[findings["n"].fillna(0) > 0].sort_values("share", kind="stable").tail(most)
     labels = shown["entity"] + " · " + shown["rule"].str.replace("_", " ")
     figure = go.Figure()
     for severity, color in COLORS.items():
@@ -32,9 +32,10 @@ def plot_findings(findings: pd.DataFrame) -> go.Figure:
     return _dressed(figure, len(shown), "share of records concerned")
 
 
-def plot_events(events: pd.DataFrame) -> go.Figure:
-    """What was recorded in each month, by entity (log scale); columns of `workbench.quality.contents.events_by_month`."""
+def plot_events(events: pd.DataFrame, most: int = 5) -> go.Figure:
+    """What was recorded in each month (log scale) for the `most` frequent entities; columns of `workbench.quality.contents.events_by_month`."""
     figure = go.Figure()
+    events = events[events["entity"].isin(events.groupby("entity")["n"].sum().nlargest(most).index)]
     for entity, rows in events.groupby("entity", sort=False):
         figure.add_scatter(x=rows["month_on"], y=rows["n"], name=str(entity), mode="lines+markers", marker={"size": 4},
                            hovertemplate="%{x|%b %Y}: %{y:,}<extra>%{fullData.name}</extra>")

@@ -119,10 +119,15 @@ def capability_verdicts(lake, as_of: datetime | None = None, source: str | None 
     return pd.DataFrame(rows, columns=["capability", "ready", "sentence"])
 
 
+def _changed(entity: str) -> str:
+    """SQL: ids of records whose changes were recorded; the two states that an import makes of one row are no history."""
+    return f"select id from \"{entity}_versions\" where origin <> 'import' group by id having count(*) > 1"
+
+
 def _outcomes(lake, entity: str, words: tuple[str, str], as_of: datetime | None, source: str | None) -> tuple[str, str]:
     n_won, n_lost, n_dated, n_story = lake.sql(f"""select count(*) filter (where {WON[entity]}), count(*) filter (where {LOST[entity]}),
         count(*) filter (where ({WON[entity]} or {LOST[entity]}) and {_decided(entity)} and created_at is not null),
-        count(*) filter (where id in (select id from {entity}_versions group by id having count(*) > 1)) from {entity} where {of_source(source)}""", as_of).fetchall()[0]
+        count(*) filter (where id in ({_changed(entity)})) from {entity} where {of_source(source)}""", as_of).fetchall()[0]
     what = f"{n_won:,} {entity}s {words[0]} and {n_lost:,} {words[1]}"
     if min(n_won, n_lost) < MIN_OUTCOMES:
         return "no", f"Too little to learn from: {what}; at least {MIN_OUTCOMES} of each are needed."
@@ -180,7 +185,7 @@ def _personalization(lake, as_of, source) -> tuple[str, str]:
 
 
 def _data_quality(lake, as_of, source) -> tuple[str, str]:
-    counts = [lake.sql(f"""select count(*), count(*) filter (where id in (select id from "{e}_versions" group by id having count(*) > 1))
+    counts = [lake.sql(f"""select count(*), count(*) filter (where id in ({_changed(e)}))
         from "{e}" where {of_source(source)}""", as_of).fetchall()[0] for e in lake.entities()]
     n, n_story = sum(c[0] for c in counts), sum(c[1] for c in counts)
     if not n:

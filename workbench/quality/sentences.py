@@ -27,18 +27,27 @@ def verdict_sentence(verdicts: pd.DataFrame) -> str:
     return " ".join(f"**{word.capitalize()}**: {', '.join(names)}." for word, names in groups if names)
 
 
+def verdict_list(verdicts: pd.DataFrame) -> str:
+    """The sentence behind each verdict, as a Markdown list; columns of `capability_verdicts`.
+
+    >>> verdict_list(pd.DataFrame({"capability": ["forecast"], "ready": ["no"], "sentence": ["Too little."]}))
+    '- **Forecast: not ready.** Too little.'
+    """
+    return "\n".join(f"- **{r.capability.capitalize()}: {_READY[r.ready]}.** {r.sentence}" for r in verdicts.itertuples())
+
+
 def findings_sentence(findings: pd.DataFrame) -> str:
     """How many checks found something, and how many could not be made; columns of `quality_findings`."""
     checked, found = findings[findings["n"].notna()], findings[findings["n"].fillna(0) > 0]
     if checked.empty:
         return "No rule could be checked: there is no record that fills the fields it needs."
-    high = found[found["severity"] == "high"]
-    grave = f", **{len(high)} of them grave**" if len(high) else ", none of them grave" if len(found) else ""
-    return (f"{len(found)} of the {len(checked)} checks that could be made found something{grave}. {len(findings) - len(checked)} checks could not be made, "
-            "because these data do not hold the fields that they need: that is no fault.")
+    n_high, n_left = int((found["severity"] == "high").sum()), len(findings) - len(checked)
+    grave = f", **{n_high} of them grave**" if n_high else ", none of them grave" if len(found) else ""
+    left = f" The other {n_left} could not be made, because these data do not hold the fields that they need: that is no fault." if n_left else ""
+    return f"{len(found)} of the {len(checked)} checks that could be made found something{grave}.{left}"
 
 
-def to_mend(findings: pd.DataFrame, rows: int = 8) -> pd.DataFrame:
+def to_mend(findings: pd.DataFrame, rows: int = 10) -> pd.DataFrame:
     """The gravest findings with their remedy: what, severity, n, share, meaning, fix; one row a rule and entity."""
     found = findings[findings["n"].fillna(0) > 0].head(rows)
     what = found["entity"] + ": " + found["rule"].str.replace("_", " ")
