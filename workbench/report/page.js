@@ -67,7 +67,10 @@
       const space = Math.floor((across ? width - (narrow ? 120 : 400) : layout.height - 90) / 8); // letters of 8 pixels beside ticks and legend
       if (text(axis.title)) axis.title = { ...(typeof axis.title === "object" ? axis.title : {}), text: wrapped(text(axis.title), space, 3) };
     }
-    for (const trace of figure.data) if (typeof trace.name === "string") trace.name = wrapped(trace.name, narrow ? 36 : 26, 2);
+    for (const trace of figure.data) {
+      if (typeof trace.name === "string") trace.name = wrapped(trace.name, narrow ? 36 : 26, 2);
+      if (Array.isArray(trace.labels)) trace.labels = trace.labels.map((label) => wrapped(String(label), narrow ? 36 : 26, 2));
+    }
     for (const note of layout.annotations || []) if (note.text) note.text = wrapped(note.text, Math.floor(width / 9), 3);
     layout.legend = { ...layout.legend, title: { ...layout.legend?.title, text: wrapped(text(layout.legend?.title), 26, 2) } };
     if (coarse || narrow) layout.dragmode = false; // a finger scrolls the page
@@ -85,7 +88,7 @@
   function draw(box, width) {
     try {
       const figure = dressed(Number(box.dataset.figure), Math.floor(width));
-      return window.Plotly.react(box, figure.data, figure.layout, { displayModeBar: false, showTips: false, logging: 0, doubleClick: "reset" });
+      return window.Plotly.react(box, figure.data, figure.layout, { displayModeBar: false, showTips: false, doubleClick: "reset" });
     } catch (error) {
       box.textContent = "This figure could not be drawn.";
     }
@@ -93,6 +96,7 @@
 
   const room = (box) => box.parentElement.clientWidth;
   async function drawAll() {
+    window.Plotly.setPlotConfig({ logging: 0 });
     let last = innerWidth, timer;
     addEventListener("resize", () => {
       clearTimeout(timer);

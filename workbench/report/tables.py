@@ -85,7 +85,7 @@ class Table:
         body = "".join("<tr>" + "".join(_cell(text, side, first=not i) for i, (text, side) in enumerate(zip(row, sides, strict=True))) + "</tr>"
                        for row in zip(*(cells for _, _, cells in self.columns), strict=True))
         body = body or f'<tr><td colspan="{max(len(sides), 1)}">no rows</td></tr>'
-        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
+        caption = f"<caption><span>{escape(self.caption)}</span></caption>" if self.caption else ""
         more = f'<p class="wb-more">{self._more}</p>' if self.n_more else ""
         return f'<table class="wb-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
 
