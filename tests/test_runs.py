@@ -1,7 +1,6 @@
 """Runs cannot lie: real kernels, real papermill, small notebooks made here."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -147,12 +146,12 @@ def test_nothing_half_done_is_left_beside_the_runs(batch):
 # ---------------------------------------------------------------------- parameters
 
 def test_parameters_reach_the_notebook_in_the_types_of_its_defaults_and_name_the_run(project):
-    write_notebook(project, "20_types", "from workbench.record import record\nrecord({'all': repr((as_of, n, share, stages, deep))})")
-    given = {"n": "7", "share": "1", "stages": "['Won', 'New \"x\\\\']", "deep": "yes"}
+    write_notebook(project, "20_types", "from workbench.record import record\nrecord({'all': repr((as_of, n, share, stages, deep, source))})")
+    given = {"n": "7", "share": "1", "stages": "['Won', \"Lost\"]", "deep": "yes", "source": 'a "b" \\ {c}\n\'d\''}
     told, = run_notebooks(["20"], parameters=given, as_of="2026-03-31")
-    assert told["results"]["all"] == repr(("2026-03-31", 7, 1.0, ["Won", 'New "x\\'], True)), told["error"]
-    assert told["name"].startswith("20_types--n-7--share-1.0--stages-Won_New__x_") or told["name"].startswith("20_types--n-7--share-1.0--stages-Won")
-    assert told["as_of"] == "2026-03-31" and kept(told["name"]).exists()
+    assert told["results"]["all"] == repr(("2026-03-31", 7, 1.0, ["Won", "Lost"], True, given["source"])), told["error"]
+    assert told["name"].startswith("20_types--n-7--share-1.0--stages-Won,Lost--deep-True--source-a__b_____c___d_~") and told["name"].endswith("--as_of-2026-03-31")
+    assert (told["as_of"], told["source"]) == ("2026-03-31", given["source"]) and kept(told["name"]).exists()
 
 
 REFUSALS = {
@@ -290,8 +289,3 @@ def _lives(pid):
         return False
 
 
-def test_a_value_given_twice_is_asked_for_once(project):
-    write_notebook(project, "01_fine", RECORD)
-    with pytest.raises(WorkbenchError, match="source is given twice"):
-        run_notebooks(["01"], parameters={"source": "a"}, source="b")
-    assert os.environ.get("WORKBENCH_LAKE_VERSION") is None

@@ -92,8 +92,9 @@ def typed_parameters(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> d
 def _typed(name: str, value: Any, default: Any) -> Any:
     kind, text, plain = type(default), value.strip() if isinstance(value, str) else value, isinstance(value, (bool, int, float, str))
     with suppress(KeyError, ValueError, OverflowError):
-        if kind is list:
-            return [_typed(name, part, default[0] if default else None) for part in (value if isinstance(value, list) else _parts(str(text)))]
+        if kind is list:  # of the command line: a,b or ['a', 'b']
+            parts = value if isinstance(value, list) else [p.strip(" '\"") for p in re.sub(r"^\[(.*)\]$", r"\1", str(text)).split(",") if p.strip()]
+            return [_typed(name, part, default[0] if default else None) for part in parts]
         if kind is bool:
             return _BOOLS[str(text).lower()]
         if kind in (int, float) and plain and not isinstance(value, bool):
@@ -104,13 +105,6 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             return value if default is None and plain else str(value)
     takes = {bool: "true or false", int: "a whole number", float: "a number", list: "a list such as a,b"}.get(kind, "one plain value")
     raise WorkbenchError(f"Parameter {name} cannot be {str(value)[:60]!r}.", fix=f"It takes {takes}; its default is {default!r}.")
-
-
-def _parts(text: str) -> list:
-    with suppress(ValueError, SyntaxError):
-        if text.startswith("["):
-            return list(ast.literal_eval(text))
-    return [p.strip() for p in text.strip("[]").split(",") if p.strip()]
 
 
 def run_name(stem: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

@@ -54,28 +54,33 @@ class _Manager(AsyncKernelManager):
 
 
 class _Client(PapermillNotebookClient):
-    """Tells its run of each cell, and masks secrets before papermill saves what the cell showed."""
+    """Tells how far its run is, ends it when it was stopped, and masks secrets before papermill saves what a cell showed."""
 
     def __init__(self, nb_man: Any, run: Run):
         super().__init__(nb_man, kernel_manager_class=_Manager, kernel_name="python3", log=_LOG, timeout=run.cell_seconds, startup_timeout=120,
                          store_widget_state=False, shutdown_kernel="immediate")
-        self.run = run
+        self.run, self.code = run, [i for i, c in enumerate(nb_man.nb.cells) if c.cell_type == "code" and c.source.strip()]
+        checks.mask_cells(nb_man.nb, run.secrets)
 
     def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
-        self.run.begin_cell(self, cell_index)
+        run, run.manager = self.run, self.km
+        if cell_index in self.code:
+            run.at = self.code.index(cell_index) + 1
+            run.say(f"{run.record['name']}: cell {run.at} of {len(self.code)}")
+        if run.stopped:
+            run.stop()
         try:
             return super().execute_cell(cell, cell_index, **options)
         finally:
-            checks.mask_cells(self.nb, self.run.secrets)
-            with suppress(OSError, AttributeError, IndexError):  # only Linux has /proc; elsewhere the peak stays unknown
+            checks.mask_cells(self.nb, run.secrets)
+            with suppress(OSError, AttributeError):  # only Linux has /proc; elsewhere the peak stays unknown
                 status = Path(f"/proc/{self.km.provisioner.pid}/status").read_text()
-                self.run.peak_kb = max(self.run.peak_kb, int(re.findall(r"VmHWM:\s+(\d+)", status)[0]))
+                run.peak_kb = max([run.peak_kb, *map(int, re.findall(r"VmHWM:\s+(\d+)", status))])
 
 
 class _Engine(Engine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, run: Run, **_: Any) -> None:
-        checks.mask_cells(nb_man.nb, run.secrets)
         _Client(nb_man, run).execute(cwd=str(run.path.parent.parent), env=run.environment)
 
 
@@ -94,8 +99,8 @@ class Run:
         self.given = checks.typed_parameters(given, defaults)
         told = defaults | self.given
         instant(told.get("as_of"), settings().time_zone)
-        self.record = base | {"name": checks.run_name(path.stem, self.given, defaults), "notebook": path.stem, "title": checks.heading(self.notebook),
-                              "parameters": told, "as_of": told.get("as_of"), "source": told.get("source")}
+        self.record = base | {"name": checks.run_name(path.stem, self.given, defaults), "title": checks.heading(self.notebook), "parameters": told,
+                              "as_of": told.get("as_of"), "source": told.get("source")}
 
     def stop(self) -> None:
         """End the kernel and all that it started; the run then ends as interrupted."""
@@ -104,71 +109,50 @@ class Run:
             with suppress(ProcessLookupError):
                 os.killpg(self.manager.provisioner.pgid, signal.SIGKILL)
 
-    def begin_cell(self, client: _Client, index: int) -> None:
-        """Say how far it is; a run that was stopped goes no further."""
-        self.manager = client.km
-        code = [i for i, c in enumerate(client.nb.cells) if c.cell_type == "code" and c.source.strip()]
-        if index in code:
-            self.at = code.index(index) + 1
-            self.say(f"{self.record['name']}: cell {self.at} of {len(code)}")
-        if self.stopped:
-            self.stop()
-
     def execute(self, reports: Path, standalone: bool) -> dict:
         """Run it, keep notebook and record, make the report; the record."""
-        started, clock = utc_now(), time.perf_counter()
+        from workbench.report.export import export_report
+
+        started, clock, error = utc_now(), time.perf_counter(), None
         hidden = self.folder / f".{self.record['name']}.{os.getpid()}.ipynb"
-        error = self._executed(hidden)
+        try:
+            execute_notebook(self.path, hidden, self.given, engine_name="workbench", kernel_name="python3", language="python",
+                             progress_bar=False, autosave_cell_every=0, run=self)
+        except PapermillExecutionError:
+            pass  # the cell tells
+        except Exception as caught:
+            error = {CellTimeoutError: f"Cell {self.at} ran longer than {self.cell_seconds / 60:g} minutes, the limit ([runs] cell_minutes in workbench.toml).",
+                     DeadKernelError: f"The kernel died in cell {self.at}: out of memory, or the code ended it.",
+                     }.get(type(caught), f"The notebook could not be run: {type(caught).__name__}: {caught}"[:600])
         done = nbformat.read(hidden, as_version=4) if hidden.exists() else self.notebook
         error = "interrupted before it had ended" if self.stopped else error or checks.run_fault(done)
         if error and not any(ERROR_MARKER_TAG in c.metadata.get("tags", []) for c in done.cells):  # papermill marks a cell that raised, no other fault
             done.cells.insert(0, nbformat.v4.new_markdown_cell(f"<span {ERROR_STYLE}>{html.escape(error)}</span>", metadata={"tags": [ERROR_MARKER_TAG]}))
         nbformat.write(done, hidden)
         told = checks.recorded(done)
-        self.record |= {key: told[key] for key in ("results", "cards", "as_of", "source") if told.get(key) is not None}
-        self.record |= {"status": "failed" if error else "ok", "error": error, "started_at": started, "ended_at": utc_now(),
-                        "seconds": round(time.perf_counter() - clock, 2), "peak_mb": round(self.peak_kb / 1024) or None}
-        self.record = checks.masked(self.record, self.secrets)
-        self._keep(hidden)
-        return self._reported(self.record, reports, standalone)
-
-    def _executed(self, hidden: Path) -> str | None:
-        """Run it through papermill into `hidden`; a sentence when it ended in a way that no cell shows."""
-        source, target = (str(p).replace("{", "{{").replace("}", "}}") for p in (self.path, hidden))  # papermill fills {} in paths
+        record = self.record | {key: told[key] for key in ("results", "cards", "as_of", "source") if told.get(key) is not None} | {
+            "status": "failed" if error else "ok", "error": error, "started_at": started, "ended_at": utc_now(),
+            "seconds": round(time.perf_counter() - clock, 2), "peak_mb": round(self.peak_kb / 1024) or None}
+        record = checks.masked(record, self.secrets)
+        kept = self._kept(hidden, record)
         try:
-            execute_notebook(source, target, self.given, engine_name="workbench", kernel_name="python3", language="python",
-                             progress_bar=False, autosave_cell_every=0, run=self)
-        except PapermillExecutionError:
-            return None
-        except CellTimeoutError:
-            return f"Cell {self.at} ran longer than {self.cell_seconds / 60:g} minutes, the limit ([runs] cell_minutes in workbench.toml)."
-        except DeadKernelError:
-            return f"The kernel died in cell {self.at}: out of memory, or the code ended it."
-        except Exception as error:
-            return f"The notebook could not be run: {type(error).__name__}: {error}"[:600]
-        return None
-
-    def _keep(self, hidden: Path) -> None:
-        """Give notebook and record their names, after an earlier run of that name has been put aside."""
-        name = self.folder / self.record["name"]
-        with FileLock(self.folder / ".lock"):
-            if Path(f"{name}.json").exists():
-                aside = f"{name}@{datetime.fromtimestamp(Path(f'{name}.json').stat().st_mtime, ZoneInfo(settings().time_zone)):%H%M%S%f}"
-                for ending in (".ipynb", ".json"):
-                    os.replace(f"{name}{ending}", f"{aside}{ending}")
-            hidden.replace(f"{name}.ipynb")
-            write_json(Path(f"{name}.json"), self.record)
-
-    def _reported(self, record: dict, reports: Path, standalone: bool) -> dict:
-        from workbench.report.export import export_report
-
-        try:
-            record["report"] = os.path.relpath(export_report(self.folder / f"{record['name']}.ipynb", reports, record=record, standalone=standalone), reports)
-        except Exception as error:
-            record |= {"status": "failed", "error": record["error"] or f"The report could not be made: {type(error).__name__}: {error}"[:600]}
-        write_json(self.folder / f"{record['name']}.json", record)
+            record["report"] = os.path.relpath(export_report(kept, reports, record=record, standalone=standalone), reports)
+        except Exception as caught:
+            record |= {"status": "failed", "error": record["error"] or f"The report could not be made: {type(caught).__name__}: {caught}"[:600]}
+        write_json(kept.with_name(f"{record['name']}.json"), record)
         self.say(f"{record['name']}: {record['status']} after {record['seconds']:.0f} s")
         return record
+
+    def _kept(self, hidden: Path, record: dict) -> Path:
+        """Give the notebook and its record their names, an earlier run of that name aside; the notebook's path."""
+        name = f"{self.folder}/{record['name']}"
+        with FileLock(self.folder / ".lock"):
+            if Path(f"{name}.json").exists():
+                ended = datetime.fromtimestamp(Path(f"{name}.json").stat().st_mtime, ZoneInfo(settings().time_zone))
+                for ending in ("ipynb", "json"):
+                    os.replace(f"{name}.{ending}", f"{name}@{ended:%H%M%S%f}.{ending}")
+            write_json(Path(f"{name}.json"), record)
+            return hidden.replace(f"{name}.ipynb")
 
 
 def utc_now() -> str:
@@ -197,10 +181,7 @@ def run_notebooks(names: list[str], *, parameters: Mapping[str, Any] | None = No
     parameters, as_of and source go to every notebook; one that has no such parameter is refused. progress gets lines of text, from any thread.
     slot: the schedule's slot that is filled. Ctrl-C ends the kernels, leaves records that say so, and is raised again.
     """
-    given = dict(parameters or {})
-    for name, value in (("as_of", as_of), ("source", source)):
-        if value and given.setdefault(name, value) != value:
-            raise WorkbenchError(f"{name} is given twice: {given[name]!r} and {value!r}.", fix="Give it once.")
+    given = dict(parameters or {}) | {name: value for name, value in (("as_of", as_of), ("source", source)) if value}
     paths, lake, where = checks.notebook_paths(names, Path(folder)), open_lake(), settings()
     today = where.runs / f"{datetime.now(ZoneInfo(where.time_zone)):%Y-%m-%d}"
     today.mkdir(parents=True, exist_ok=True)

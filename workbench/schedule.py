@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 from filelock import FileLock, Timeout
 
 from workbench.errors import WorkbenchError
-from workbench.settings import instant, settings
+from workbench.settings import settings
 
 _KEYS = ("notebook", "cron", "time_zone", "parameters", "source")
 
@@ -39,32 +39,26 @@ class Schedule:
     parameters: dict
     source: str
 
-    @property
-    def command(self) -> str:
-        """What a person types to run it by hand."""
-        given = [x for k, v in self.parameters.items() for x in ("-p", f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}")]
-        return shlex.join(["workbench", "run", *self.notebooks, *given, *(["--source", self.source] if self.source else [])])
-
 
 def read_schedule(name: str, table: dict) -> Schedule:
     """The schedule that a table of workbench.toml means; a mistake is named."""
     from workbench.checks import meant
 
-    known = table if isinstance(table, dict) else {}
-    notebook, cron, zone = known.get("notebook"), known.get("cron"), known.get("time_zone", settings().time_zone)
-    notebooks = [notebook] if isinstance(notebook, str) else notebook
-    unknown = next((k for k in known if k not in _KEYS), None)
-    faults = {  # in the order in which a person mends them
-        "this is no schedule. Write [schedule.NAME], NAME of letters, digits, _ and -.": re.fullmatch(r"[A-Za-z0-9_-]+", name) and known,
-        f"{unknown!r} is unknown. {meant(str(unknown), _KEYS)}Known are {', '.join(_KEYS)}.": unknown is None,
-        'it needs notebook = "10_lead_scoring", "all", or a list.': notebooks and isinstance(notebooks, list) and all(isinstance(n, str) for n in notebooks),
-        "parameters must be a table, such as { horizon_days = 30 }.": isinstance(known.get("parameters", {}), dict),
-        f"cron {cron!r} is no schedule. Write minute hour day month weekday, such as \"0 6 * * 1-5\".": isinstance(cron, str) and _is_cron(cron)}
-    for fault, fine in faults.items():
-        if not fine:
+    known: dict[str, Any] = {"time_zone": settings().time_zone, "parameters": {}, "source": ""} | (table if isinstance(table, dict) else {})
+    notebooks: Any = [known.get("notebook")] if isinstance(known.get("notebook"), str) else known.get("notebook")
+    cron = str(known.get("cron", ""))
+    unknown = [str(k) for k in known if k not in _KEYS]
+    faults = {
+        "this is no schedule. Write [schedule.NAME], NAME of letters, digits, _ and -.": not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not isinstance(table, dict),
+        f"{', '.join(unknown)} is unknown. {meant(unknown[0], _KEYS) if unknown else ''}Known are {', '.join(_KEYS)}.": unknown,
+        'it needs notebook = "10_lead_scoring", "all", or a list.': not isinstance(notebooks, list) or not notebooks or not all(isinstance(n, str) for n in notebooks),
+        "parameters must be a table, such as { horizon_days = 30 }.": not isinstance(known["parameters"], dict),
+        f"cron {cron!r} is no schedule. Write minute hour day month weekday, such as \"0 6 * * 1-5\".": not _is_cron(cron),
+        f"time_zone {known['time_zone']!r} is no time zone. Use a name such as Australia/Sydney.": known["time_zone"] not in available_timezones()}
+    for fault, found in faults.items():
+        if found:
             raise WorkbenchError(f"[schedule.{name}] in workbench.toml: {fault}")
-    instant("2020-01-01", str(zone))
-    return Schedule(name, list(notebooks or []), str(cron), str(zone), known.get("parameters", {}), str(known.get("source", "")))
+    return Schedule(name, notebooks, cron, known["time_zone"], known["parameters"], str(known["source"]))
 
 
 def _is_cron(text: str) -> bool:
@@ -107,29 +101,29 @@ def run_due(now: datetime, progress: Callable[[str], None] | None = None, *, job
     """Run every schedule's latest slot up to `now` (naive UTC) that nobody has claimed; the records of the runs.
 
     Older missed slots are noted as skipped in the claim. A schedule that another process is running is left alone. One that cannot be read, a
-    refused run, and a claim whose process died (told once, with the command that runs it again) stay in the index until its next run.
+    refused run and a claim whose process died (told once, with the command that runs it again) stay in the index until its next run.
     """
     slots, records = settings().runs / ".slots", []
     slots.mkdir(parents=True, exist_ok=True)
     for name, table in settings().schedules.items():
-        safe = re.sub(r"[^\w-]", "_", name)
+        safe, ran, troubles = re.sub(r"[^\w-]", "_", name), [], []
         with suppress(Timeout), FileLock(slots / f"{safe}.lock", timeout=0):
             try:
                 schedule = read_schedule(name, table)
                 claims = sorted(slots.glob(f"{name}@*.claim"))
-                made = [_trouble(name, error) for error in _died(schedule, claims)]
+                troubles = _died(schedule, claims)
                 last = datetime.strptime(claims[-1].stem.rpartition("@")[2], "%Y%m%dT%H%MZ") if claims else None
-                made += _ran(schedule, due_slots(schedule, now, last), slots, progress, jobs=jobs, folder=folder)
+                ran = _ran(schedule, due_slots(schedule, now, last), slots, progress, jobs=jobs, folder=folder)
             except WorkbenchError as error:
-                made = [_trouble(name, str(error))]
-            if made:
-                _show(settings().runs / "schedules" / f"{safe}.json", made)
-            records += made
+                troubles.append(str(error))
+            records += _shown(safe, troubles, ran) + ran
     return records
 
 
 def _died(schedule: Schedule, claims: list[Path]) -> list[str]:
     """Mark the claims whose process died; a sentence for each."""
+    given = [x for k, v in schedule.parameters.items() for x in ("-p", f"{k}={','.join(map(str, v)) if isinstance(v, list) else v}")]
+    command = shlex.join(["workbench", "run", *schedule.notebooks, *given, *(["--source", schedule.source] if schedule.source else [])])
     errors = []
     for path in claims:
         text = path.read_text(encoding="utf-8")
@@ -137,11 +131,12 @@ def _died(schedule: Schedule, claims: list[Path]) -> list[str]:
         if told["status"] == "running":
             path.write_text(json.dumps(told | {"status": "died"}), encoding="utf-8")
             errors.append(f"The run of slot {path.stem} began {told.get('claimed_at', '')} and its process ({told.get('pid', '?')} on {told.get('host', '?')}) died. "
-                          f"It is not repeated by itself; run it again with: {schedule.command}")
+                          f"It is not repeated by itself; run it again with: {command}")
     return errors
 
 
 def _ran(schedule: Schedule, due: list[datetime], slots: Path, progress: Callable[[str], None] | None, **options: Any) -> list[dict]:
+    """Claim and run the first slot of `due`; the records."""
     if not due:
         return []
     from workbench.runs import run_notebooks, utc_now
@@ -155,29 +150,26 @@ def _ran(schedule: Schedule, due: list[datetime], slots: Path, progress: Callabl
     try:
         records = run_notebooks(schedule.notebooks, parameters=schedule.parameters, source=schedule.source, slot=path.stem, progress=progress, **options)
         status = "ok" if all(r["status"] == "ok" for r in records) else "failed"
+        return records
     except WorkbenchError:
         status = "refused"
         raise
     finally:
         path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"status": status, "ended_at": utc_now()}), encoding="utf-8")
-    return records
 
 
-def _trouble(name: str, error: str) -> dict:
-    from workbench.runs import new_record
-
-    return new_record(f"schedule-{name}", "refused", error)
-
-
-def _show(path: Path, made: list[dict]) -> None:
-    """Let the index tell what kept a schedule from running, until it has run."""
+def _shown(name: str, troubles: list[str], ran: list[dict]) -> list[dict]:
+    """A record of each trouble; the index tells what kept a schedule from running until it has run."""
+    if not troubles and not ran:
+        return []
     from workbench.report.index import write_index
-    from workbench.runs import write_json
+    from workbench.runs import new_record, write_json
 
-    troubles = [r for r in made if r["status"] == "refused"]
-    if len(troubles) < len(made):
+    path, texts = settings().runs / "schedules" / f"{name}.json", troubles + [r["error"] for r in ran if r["status"] == "refused"]
+    if any(r["status"] != "refused" for r in ran):
         path.unlink(missing_ok=True)
     else:
         path.parent.mkdir(exist_ok=True)
-        write_json(path, troubles[-1] | {"name": f"schedule-{path.stem}", "title": f"Schedule {path.stem}"})
+        write_json(path, new_record(f"schedule-{name}", "failed", " ".join(texts)))
     write_index(settings().reports, settings().runs)
+    return [new_record(f"schedule-{name}", "failed", text) for text in troubles]
