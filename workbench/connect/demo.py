@@ -7,32 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from importlib import resources
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from workbench import schema
-from workbench.connect.demo_records import CURRENCIES, STAGES, WORTH, chunk_records
-from workbench.connect.demo_words import DAY, FIRST, NEVER, PRODUCTS, SURNAMES, Story, days, flags, keys, numbers, times, words
-from workbench.connect.demo_world import CAMPAIGNS, LAST, START, Company, make_accounts, make_company, make_deals, make_leads
+from workbench.connect.demo_story import WORTH, Story, chunk_stories, numbers
+from workbench.connect.demo_world import (
+    DAY,
+    NEVER,
+    PRICES,
+    START,
+    Company,
+    make_accounts,
+    make_company,
+    make_deals,
+    make_leads,
+)
 from workbench.errors import WorkbenchError
 
 END = datetime(2026, 6, 30, 23, 59, 59)
 SOURCE = "demo"
-# leads, deals, users, activity in relation to small, and whether activities have texts
-SIZES = {"small": (3_000, 1_200, 16, .47, True), "medium": (20_000, 8_000, 60, .5, True), "large": (1_000_000, 1_000_000, 900, .33, False)}
-CHUNK = 25_000  # records of the larger kind made at a time
+# leads, deals, users, activity in relation to the world's rates, and whether activities have texts
+SIZES = {"small": (3_000, 1_200, 16, .55, True), "medium": (20_000, 8_000, 60, .55, True), "large": (1_000_000, 1_000_000, 900, .3, False)}
+CHUNK = 25_000  # leads or deals made at a time
 REVIEW = 1719792000.0  # 2024-07-01: stage probabilities become the win rates seen until then
-TEAMS = [("North", "Germany and Denmark"), ("West", "France, Netherlands, United Kingdom"), ("South", "Austria and Switzerland"), ("Overseas", "United States")]
-GUESS = [.1, .25, .5, .75, 1, 0]
-# fields beyond the schema, and those that are known otherwise than it says: entity, field, type, known_at, meaning, personal
-OWN = [("lead", "x_budget_band", "text", "fixed", "yearly budget as chosen in the form", False), ("lead", "x_newsletter", "bool", "fixed", "asked for the newsletter when it came in", False),
-       ("lead", "x_messenger", "text", "fixed", "name in a messenger", True),
-       ("lead", "x_call_grade", "text", "current_only", "grade A to D after the latest call; overwritten when the lead is closed, earlier grades are not kept", False),
+# fields that the schema lacks, or that are known otherwise than it says: entity, field, type, known_at, meaning, personal
+OWN = [("lead", "x_budget_band", "text", "fixed", "yearly budget as chosen in the form", False), ("lead", "x_newsletter", "bool", "fixed", "asked for the newsletter in the form", False),
+       ("lead", "x_messenger", "text", "fixed", "name in a messenger", True), ("account", "x_segment", "text", "fixed", "size class when the account was entered", False),
+       ("lead", "x_call_grade", "text", "current_only", "grade A to D after the latest call; written again when the lead is closed, earlier grades are not kept", False),
        ("deal", "x_security_review", "bool", "historized", "the customer asked for a security review", False), ("deal", "x_discount_share", "float", "historized", "discount offered, 0..1", False),
        ("deal", "x_exit_score", "float", "current_only", "1 to 10, written at the hand-over after the close; no history is kept", False),
-       ("account", "x_segment", "text", "fixed", "size class when the account was entered", False), ("stage", "probability", "float", "historized", "", False)]
+       ("stage", "probability", "float", "historized", "the CRM's own win probability, 0..1", False)]
 
 
 def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[str], None] | None = None) -> pd.DataFrame:
@@ -43,113 +52,77 @@ def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[s
     if size not in SIZES:
         raise WorkbenchError(f"There is no demo of size {size!r}.", fix=f"Sizes: {', '.join(SIZES)}.")
     n_leads, n_deals, n_users, busy, written = SIZES[size]
-    company, told, filled = make_company(np.random.default_rng([seed, 0]), n_users, busy), {}, set()
-    n_chunks, seen = -(-max(n_leads, n_deals) // CHUNK), np.zeros((3, 4))
-
-    def write(entity: str, columns: dict) -> None:
-        table = pa.table(columns)
-        n = told.get(entity, np.zeros(2, dtype=int))
-        told[entity] = n + (len(table["id"].unique()), lake.load_versions(entity, table, origin="demo", recorded_at=END))
-        filled.update((entity, c) for c in table.column_names if table[c].null_count < len(table))
-
+    company, n_chunks = make_company(np.random.default_rng([seed, 0]), n_users, busy), -(-max(n_leads, n_deals) // CHUNK)
+    reached, won, sold = np.zeros(4), np.zeros(4), 0.0
     with lake.writer():
-        _clear(lake)
+        pen = _Pen(lake, seed, written)
         for k in range(n_chunks):
             if progress:
                 progress(f"demo organisation: part {k + 1} of {n_chunks}")
             rng, company.base = np.random.default_rng([seed, k + 1]), k * 1_000_000
-            n, m = (t // n_chunks + (k < t % n_chunks) for t in (n_leads, n_deals))
+            n, m = (total // n_chunks + (k < total % n_chunks) for total in (n_leads, n_deals))
             leads = make_leads(company, rng, n)
             accounts, contacts = make_accounts(company, rng, leads, max(3, m // 2))
             deals = make_deals(company, rng, leads, accounts, m)
-            for entity, columns in chunk_records(company, rng, leads, accounts, contacts, deals, written).items():
-                write(entity, columns)
-            past = deals.close < REVIEW
-            seen += np.array([((deals.enter < NEVER) & past[:, None]).sum(axis=0), ((deals.enter < NEVER) & (past & deals.won)[:, None]).sum(axis=0), np.full(4, deals.amount[deals.won].sum())])
-        for entity, columns in _organisation(company, np.random.default_rng([seed, 0, 1]), seen).items():
-            write(entity, columns)
-        lake.set_fields(_field_rows(filled))
-    return pd.DataFrame([(e, *map(int, told[e])) for e in schema.ENTITIES if e in told], columns=["entity", "n_records", "n_versions"])
+            pen.write(chunk_stories(company, rng, leads, accounts, contacts, deals))
+            past = (deals.close < REVIEW)[:, None] & (deals.enter < NEVER)
+            reached, won, sold = reached + past.sum(axis=0), won + (past & deals.won[:, None]).sum(axis=0), sold + deals.offer[deals.won].sum()
+        pen.write(_organisation(company, np.random.default_rng([seed, 0, 1]), won / np.maximum(reached, 1), sold))
+        lake.set_fields(_field_rows(pen.filled))
+    return pd.DataFrame([(e, *pen.counts[e]) for e in schema.ENTITIES if e in pen.counts], columns=["entity", "n_records", "n_versions"])
 
 
-def _clear(lake) -> None:
-    """Drop the records of an earlier demo, of whatever size."""
-    for entity in schema.ENTITIES:
-        if not lake.is_empty(entity):
+class _Pen:
+    """Puts stories into words (demo.sql) and writes them; counts records and versions, notes the fields that are filled."""
+
+    def __init__(self, lake, seed: int, written: bool):
+        self.lake, self.connection, self.counts, self.filled = lake, duckdb.connect(), {}, set()  # type: ignore[var-annotated]
+        text = resources.files("workbench.connect").joinpath("demo.sql").read_text(encoding="utf-8").replace("{seed}", str(int(seed))).replace("{written}", str(written).lower())
+        self.sections = dict(part.split("\n", 1) for part in text.split("-- section ")[1:])
+        self.connection.execute(self.sections["macros"])
+        for entity in lake.entities():  # an earlier demo, of whatever size
             merge = lake.store.merge(entity, pa.table({"source": [SOURCE]}), f"t.id >= '{SOURCE}:' and t.id < '{SOURCE};'")
             merge.merger = merge.merger.when_matched_delete()
             merge.run()
 
+    def write(self, stories: dict[str, pa.Table]) -> None:
+        """Load the versions of each entity."""
+        for entity, told in stories.items():
+            self.connection.register("told", told)
+            table = self.connection.sql(self.sections[entity]).to_arrow_table()
+            records, versions = self.counts.get(entity, (0, 0))
+            n = self.lake.load_versions(entity, table, origin="demo", recorded_at=END)
+            self.counts[entity] = (records + len(table["id"].unique()), versions + n)
+            self.filled.update((entity, c) for c in table.column_names if c not in ("id", "valid_from") and table[c].null_count < len(table))
+
 
 def _field_rows(filled: set[tuple[str, str]]) -> list[dict]:
     """How each filled field is known, for table `field`."""
-    own = {(e, f): {"kind": kind, "known_at": known, "meaning": meaning, "personal": personal} for e, f, kind, known, meaning, personal in OWN}
+    own = {row[:2]: row[2:] for row in OWN}
     rows = []
-    for entity, name in sorted(filled - {(e, c) for e, c in filled if c in {v[0] for v in schema.VERSION}}):
+    for entity, name in sorted(filled):
         f = schema.entity(entity).fields.get(name)
-        told = {"kind": f.kind, "known_at": f.known_at, "meaning": f.meaning, "personal": f.personal} if f else {}
-        rows.append({"source": SOURCE, "entity": entity, "field": name} | told | {k: v for k, v in own.get((entity, name), {}).items() if v != ""})
+        told = own.get((entity, name)) or (f.kind, f.known_at, f.meaning, f.personal)  # type: ignore[union-attr]
+        rows.append({"source": SOURCE, "entity": entity, "field": name} | dict(zip(("kind", "known_at", "meaning", "personal"), told, strict=True)))
     return rows
 
 
-def _organisation(c: Company, rng: np.random.Generator, seen: np.ndarray) -> dict[str, dict]:
-    """Users, stages, campaigns, products, exchange rates and quotas; `seen` = deals that reached each stage, those of them won, value won."""
-    return {"user": _users(c, rng), "stage": _stages(seen), "campaign": _campaigns(c, rng), "product": _products(), "fx_rate": _rates(rng), "quota": _quotas(c, rng, seen[2, 0])}
-
-
-def _users(c: Company, rng: np.random.Generator) -> dict:
-    n = len(c.hired)
-    who, team = np.arange(n), np.arange(n) % len(TEAMS)
-    story = Story(c.left)
-    story.add(who >= 0, c.hired, final=True, team=team, active=1)
-    story.add((rng.random(n) < .2) & (who >= len(TEAMS)), c.hired + rng.random(n) * 900 * DAY, team=(team + 1) % len(TEAMS))
-    story.add(who >= 0, c.left, final=True, active=0)
-    row, at, v = story.versions(LAST)
-    team = v["team"].to_numpy().astype(int)
-    names = [f"{FIRST[i * 7 % len(FIRST)]} {SURNAMES[(i * 31 + i // len(FIRST)) % len(SURNAMES)]}" for i in range(n)]
-    mail = [f"{x.lower().replace(' ', '.').replace('ö', 'o')}{i}@demo-organisation.test" for i, x in enumerate(names)]
-    return {"id": keys("u", row + 1), "valid_from": times(at), "name": words(names, row), "email": words(mail, row), "manager": words(names, np.where(row == team, -1, team)),
-            "team": words([t[0] for t in TEAMS], team), "territory": words([t[1] for t in TEAMS], team), "is_active": flags(v["active"])}
-
-
-def _stages(seen: np.ndarray) -> dict:
-    rates = [*np.round(seen[1] / np.maximum(seen[0], 1), 2), 1, 0]
-    i, later = np.tile(np.arange(6), 2), np.repeat([False, True], 6)
-    return {"id": keys("s", i + 1), "valid_from": times(np.where(later, REVIEW, START)), "pipeline": words(["Sales"], i * 0), "name": words(STAGES, i), "position": numbers(i + 1.0, 0),
-            "probability": numbers(np.where(later, np.array(rates)[i], np.array(GUESS)[i])), "outcome": words(["open", "won", "lost"], np.maximum(i - 3, 0))}
-
-
-def _campaigns(c: Company, rng: np.random.Generator) -> dict:
-    i = np.arange(len(c.campaigns))
-    start = np.floor(c.campaigns)
-    names = [f"{CAMPAIGNS[k % 3]} {PRODUCTS[k % len(PRODUCTS)][1]} {pd.Timestamp(start[k], unit='s'):%Y-%m}" for k in i]
-    return {"id": keys("k", i + 1), "valid_from": times(np.maximum(start - 14 * DAY, START)), "name": words(names, i), "kind": words(list(CAMPAIGNS), i % 3), "starts_on": days(start),
-            "ends_on": days(start + np.array([0, 2, 20])[i % 3] * DAY), "cost": numbers(np.round(np.array([1500, 9000, 600])[i % 3] * np.exp(rng.normal(0, .3, len(i))), -2)), "currency": words(["EUR"], i * 0)}
-
-
-def _products() -> dict:
-    i = np.arange(len(PRODUCTS))
-    return {"id": keys("p", i + 1), "valid_from": times(np.full(len(i), START)), "name": words([p[0] for p in PRODUCTS], i), "family": words([p[1] for p in PRODUCTS], i),
-            "list_price": numbers(np.array([p[2] for p in PRODUCTS], dtype=float)), "currency": words(["EUR"], i * 0)}
-
-
-def _rates(rng: np.random.Generator) -> dict:
-    """Month-end rates against the euro; the last is the last event of all."""
-    day = pd.date_range("2022-06-30", END, freq="ME")
-    at = np.maximum(day.as_unit("s").astype("int64").to_numpy() + DAY - 1, START)
-    walk = WORTH * np.exp(np.cumsum(rng.normal(0, .015, (len(day), 4)), axis=0) * [0, 1, 1, 1])
-    i, m = np.tile(np.arange(4), len(day)), np.repeat(np.arange(len(day)), 4)
-    ids = [f"demo:fx-{CURRENCIES[a]}-{day[b]:%Y-%m-%d}" for a, b in zip(i, m, strict=True)]
-    return {"id": pa.array(ids), "valid_from": times(at[m]), "currency": words(CURRENCIES, i), "on_date": days(day.as_unit("s").astype("int64").to_numpy()[m]), "rate": numbers(walk[m, i], 4)}
-
-
-def _quotas(c: Company, rng: np.random.Generator, won: float) -> dict:
-    """A target a user and quarter, agreed ten days before: what a seller brings in, a tenth more, growing; less in the first half-year."""
-    starts = pd.date_range("2022-07-01", END, freq="QS")
-    begin, stop = (s.as_unit("s").astype("int64").to_numpy().astype(float) for s in (starts, starts + pd.offsets.QuarterEnd(0)))
-    user, q = (a.ravel() for a in np.meshgrid(np.arange(len(c.hired)), np.arange(len(starts)), indexing="ij"))
-    kept = (c.hired[user] <= begin[q]) & (c.left[user] > begin[q])
-    user, q = user[kept], q[kept]
-    amount = 1.1 * won / len(user) * np.exp(.054 * (q - 7.5)) * np.where(begin[q] - c.hired[user] < 180 * DAY, .6, 1) * np.exp(rng.normal(0, .1, len(user)))
-    return {"id": pa.array([f"demo:q-{u + 1}-{starts[k]:%Y-%m}" for u, k in zip(user, q, strict=True)]), "valid_from": times(np.maximum(begin[q] - 10 * DAY, START)), "user_id": keys("u", user + 1),
-            "starts_on": days(begin[q]), "ends_on": days(stop[q]), "amount": numbers(np.round(amount, -3)), "currency": words(["EUR"], user * 0)}
+def _organisation(c: Company, rng: np.random.Generator, rates: np.ndarray, sold: float) -> dict[str, pa.Table]:
+    """Users, stages (a guess first, from REVIEW on the win rates seen), campaigns, products, month-end exchange rates and quotas."""
+    n, story, campaign = len(c.hired), Story(c.left), c.campaigns
+    team = np.arange(n) % 4
+    story.add(team >= 0, c.hired, final=True, team=team, active=1)
+    story.add((rng.random(n) < .2) & (np.arange(n) > 3), c.hired + rng.random(n) * 900 * DAY, team=(team + 1) % 4)
+    story.add(team >= 0, c.left, final=True, active=0)
+    chance = np.concatenate([[.1, .25, .5, .75, 1, 0], np.round(rates, 2), [1, 0]])
+    ends, starts = (pd.date_range("2022-06-01", END, freq=f).as_unit("s").astype("int64").to_numpy().astype(float) for f in ("ME", "QS"))
+    walk = WORTH * np.exp(np.cumsum(rng.normal(0, .015, (len(ends), 4)), axis=0) * [0, 1, 1, 1])
+    starts = starts[starts >= START]
+    user, q = (a.ravel() for a in np.meshgrid(np.arange(n), np.arange(len(starts)), indexing="ij"))
+    user, q = (a[(c.hired[user] <= starts[q]) & (c.left[user] > starts[q])] for a in (user, q))
+    target = 1.1 * sold / len(user) * np.exp(.054 * (q - 7.5)) * np.where(starts[q] - c.hired[user] < 180 * DAY, .6, 1) * np.exp(rng.normal(0, .1, len(user)))
+    return {"user": story.told(0)[0], "stage": numbers(n=np.tile(np.arange(1, 7), 2), t=np.repeat([START, REVIEW], 6), probability=chance),
+            "campaign": numbers(n=np.arange(1, len(campaign) + 1), t=np.maximum(np.floor(campaign) - 14 * DAY, START), starts=campaign),
+            "product": numbers(n=np.arange(1, len(PRICES) + 1), t=np.full(len(PRICES), START), price=PRICES),
+            "fx_rate": numbers(t=np.repeat(ends + DAY - 1, 4), money=np.tile(np.arange(4), len(ends)), rate=walk.ravel()),
+            "quota": numbers(n=user + 1, t=np.maximum(starts[q] - 10 * DAY, START), starts=starts[q], amount=target)}

@@ -12,28 +12,34 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.special import expit
 
-from workbench.connect.demo_words import DAY, INDUSTRIES, KINDS, NEVER, PRODUCTS, SOURCES, TITLES, picked, workday
-
+DAY, NEVER, NAN = 86400.0, 2.0**40, np.nan
 START, LAST = 1656633600.0, 1782863999.0  # 2022-07-01 and 2026-06-30 23:59:59
 MIGRATED = START + 94 * DAY + 3 * 3600  # the night in which an older system's records came over
 SEASON = np.array([1.05, 1, 1.1, 1, 1, 1.05, .78, .72, 1.12, 1.1, 1.08, .66])  # January .. December
 PASS = np.array([1.55, 1.0, 1.0, 1.2])  # log-odds of passing Discovery, Qualification, Proposal, Negotiation
-CALL, EMAIL, MEETING, TASK, NOTE, WEB = range(len(KINDS))
-OUTBOUND = ([CALL, EMAIL, TASK, NOTE], [.33, .5, .12, .05])
-CAMPAIGNS = ("Webinar", "Event", "E-mail campaign")
+PRICES = np.outer([2400, 5200, 900, 3600], [1, 2, 4]).ravel().astype(float)
+CALL, EMAIL, MEETING, TASK, NOTE, WEB = range(6)
+OUTBOUND, INBOUND, MEET, LOOK = ([CALL, EMAIL, TASK, NOTE], [.33, .5, .12, .05]), ([CALL, EMAIL], [.3, .7]), ([MEETING], [1]), ([WEB], [1])
+# word, weight, what it owes to fit, to intent
+SOURCES = [("Web form", .26, 0, .4), ("Webinar", .16, 0, -.15), ("Event", .13, .1, 0), ("Referral", .1, .45, .7), ("Outbound list", .17, .2, -.6),
+           ("Partner", .08, .4, .3), ("E-mail campaign", .1, -.2, -.35)]
+TITLES = [("Head of Operations", .12, .7, .2), ("Operations Manager", .2, .35, .1), ("Managing Director", .1, .35, 0), ("IT Manager", .14, .1, 0), ("Buyer", .12, 0, .25),
+          ("Consultant", .1, -.6, -.1), ("Student", .06, -1.1, -.2), ("Assistant", .08, -.5, .1), ("Engineer", .08, -.1, -.1)]
+INDUSTRIES = [("Manufacturing", .22, .5, 0), ("Logistics", .16, .4, 0), ("Health care", .12, .1, 0), ("Retail", .15, -.15, 0), ("Software", .12, .1, 0),
+              ("Education", .08, -.7, 0), ("Public sector", .07, -.4, 0), ("Construction", .08, 0, 0)]
 
 
 @dataclass
 class Company:
-    """Who sells: hired, left, skill and effort of each user; campaigns; `busy` scales the number of activities; `base` numbers records."""
+    """Who sells: hired, left, skill and effort of each user; `busy` scales the number of activities; `base` numbers a chunk's records."""
 
     hired: np.ndarray
     left: np.ndarray
     skill: np.ndarray
     effort: np.ndarray
-    campaigns: np.ndarray  # start of each; kinds take turns
     busy: float
     base: int = 0
+    campaigns = START + np.arange(48) * 30.4 * DAY  # the start of each; number k is of kind k % 3: webinar, event, e-mail
 
     def owners(self, rng: np.random.Generator, at: np.ndarray) -> np.ndarray:
         """A user each, employed at `at`."""
@@ -50,88 +56,102 @@ class Company:
         at = np.where((gone < until) & (rng.random(n) > .2), gone + rng.random(n) * 12 * DAY, np.where(swap > START, swap, NEVER))
         return at, self.owners(rng, np.minimum(at, LAST))
 
+    def running(self, at: np.ndarray) -> np.ndarray:
+        """The number of the latest campaign at `at`, from 1."""
+        return np.clip(np.searchsorted(self.campaigns, at, side="right"), 1, None)
+
 
 def make_company(rng: np.random.Generator, users: int, busy: float) -> Company:
     """Users come and go over the 48 months; the first one stays, the second has just left."""
-    hired = np.where(rng.random(users) < .6, START, START + rng.random(users) * 1200 * DAY)
+    hired = np.where(rng.random(users) < .6, START, np.floor(START + rng.random(users) * 1200 * DAY))
     left = np.where(rng.random(users) < .25, hired + (200 + rng.exponential(600, users)) * DAY, NEVER)
     hired[:3], left[0], left[1] = START, NEVER, LAST - 25 * DAY
-    return Company(hired, np.where(left < LAST, np.floor(left), NEVER), rng.normal(0, .4, users), np.exp(rng.normal(0, .3, users)), START + np.arange(48) * 30.4 * DAY, busy)
+    return Company(hired, np.where(left < LAST, np.floor(left), NEVER), rng.normal(0, .4, users), np.exp(rng.normal(0, .3, users)), busy)
 
 
-def moments(rng: np.random.Generator, n: int) -> np.ndarray:
-    """`n` instants of office hours in order: growth over the 48 months, dips in summer and December."""
+def workday(at: np.ndarray) -> np.ndarray:
+    """Times moved from a weekend to the Monday after it."""
+    weekday = (at // DAY + 3) % 7  # 1970-01-01 was a Thursday
+    return at + np.where((weekday >= 5) & (at < NEVER), (7 - weekday) * DAY, 0)
+
+
+def moments(rng: np.random.Generator, n: int, migrated: int = 0) -> np.ndarray:
+    """`n` instants of office hours: growth over the 48 months, dips in summer and December; `migrated` of the early ones came over in one night."""
     day = np.arange(1461)
     month = (np.datetime64("2022-07-01") + day).astype("datetime64[M]").astype(int) % 12
     weight = np.exp(.018 * day / 30.4) * SEASON[month] * np.where((day + 4) % 7 >= 5, .12, 1)  # 2022-07-01 was a Friday
     chosen = np.searchsorted(np.cumsum(weight) / weight.sum(), rng.random(n))
-    return np.sort(np.floor(START + chosen * DAY + np.clip(rng.normal(11.5, 2.8, n), 6, 20) * 3600))
+    born = np.sort(np.floor(START + chosen * DAY + np.clip(rng.normal(11.5, 2.8, n), 6, 20) * 3600))
+    born[: 2 * migrated: 2] = MIGRATED
+    return born
 
 
 def _gamma(rng: np.random.Generator, shape: float, mean_days, n) -> np.ndarray:
     return rng.gamma(shape, 1, n) * mean_days / shape * DAY
 
 
+def _picked(rng: np.random.Generator, table: list[tuple], fit: np.ndarray, intent: np.ndarray) -> np.ndarray:
+    """Row numbers of `table`, drawn by a softmax: a weak sign of fit and intent."""
+    weight, a, b = np.array([row[1:] for row in table]).T
+    score = np.log(weight) + np.outer(fit, a) + np.outer(intent, b)
+    return np.argmax(score + rng.gumbel(size=score.shape), axis=1)
+
+
 def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
     """Leads: a project awakes in some (wake), of which some buy; others only look around (curious); a few are entered twice."""
-    born, row = moments(rng, n), np.arange(n)
-    born[: 2 * max(60, n // 40): 2] = MIGRATED
+    born, row = moments(rng, n, max(60, n // 40)), np.arange(n)
     twin = np.where((rng.random(n) < .03) & (born > MIGRATED), (rng.random(n) * row).astype(int), row)
     again = born[twin] + rng.exponential(25 * DAY, n)
     twin = np.where(again < LAST, twin, row)
-    copy = twin != row
-    born, person = np.where(copy, again, born), twin[twin]
+    copy, person = twin != row, twin[twin]
+    born = np.floor(np.where(copy, again, born))
     fit, intent, curious = rng.normal(size=n)[person], rng.normal(size=n)[person], (rng.random(n) < .25)[person]
     owner = c.owners(rng, born)
-    buys = rng.random(n) < expit(-1.75 + .8 * fit + .8 * intent - 1.3 * curious + c.skill[owner] - 3 * copy)
+    buys = rng.random(n) < expit(-1.7 + .7 * fit + .75 * intent - 1.3 * curious + c.skill[owner] - 3 * copy)
     project = buys | (rng.random(n) < .25)
     wake = np.where(project, born + rng.exponential(30 * DAY, n) * np.exp(-.3 * intent), NEVER)
-    close = np.where(buys, wake + _gamma(rng, 2, 30, n), np.where(project, wake + _gamma(rng, 2.2, 65, n), born + 8 * DAY + _gamma(rng, 1.2, 70, n)))
-    worked = close
-    close = np.where((rng.random(n) < .04) & ~buys, np.where(rng.random(n) < .3, NEVER, close + rng.gamma(2, 90, n) * DAY), close)  # forgotten for long
-    close = workday(close)
-    gone = np.where(rng.random(n) < .007, born + rng.exponential(60 * DAY, n), NEVER)
+    worked = np.where(buys, wake + _gamma(rng, 2, 30, n), np.where(project, wake + _gamma(rng, 2.2, 65, n), born + 8 * DAY + _gamma(rng, 1.2, 70, n)))
+    forgotten = (rng.random(n) < .04) & ~buys  # given up, but nobody says so for long
+    close = workday(np.where(forgotten, np.where(rng.random(n) < .3, NEVER, worked + rng.gamma(2, 90, n) * DAY), worked))
     merged = copy & (rng.random(n) < .45)
-    gone = np.floor(np.where(merged, born + DAY + rng.exponential(30 * DAY, n), gone))
+    gone = np.floor(np.where(merged, born + DAY + rng.exponential(30 * DAY, n), np.where(rng.random(n) < .007, born + rng.exponential(60 * DAY, n), NEVER)))
     close = np.floor(np.where((gone < close) | (close > LAST), NEVER, close))
-    until = np.minimum(close, gone)
+    until, won = np.minimum(close, gone), buys & (close < NEVER)
     handed, heir = c.handover(rng, owner, until)
-    source = picked(rng, SOURCES, fit, intent)
-    judged = .5 * fit + .4 * intent + rng.normal(0, .8, n)  # what the rep makes of it
-    won = buys & (close < NEVER)
-    return SimpleNamespace(n=n, born=born, person=person, copy=copy, fit=fit, intent=intent, curious=curious, owner=owner, wake=wake, close=close, gone=gone, until=until, worked=np.minimum(worked, until),
-                           won=won, merged=np.where(merged, twin, -1), handed=handed, heir=heir, source=source, title=picked(rng, TITLES, fit[person], intent[person]),
-                           industry=picked(rng, INDUSTRIES, fit, intent), judged=judged, deal=won & (rng.random(n) < .75))
+    source = _picked(rng, SOURCES, fit, intent)
+    kind, latest = np.array([3, 0, 1, 3, 3, 3, 2])[source], c.running(born)
+    return SimpleNamespace(
+        n=n, born=born, person=person, copy=copy, fit=fit, intent=intent, curious=curious, owner=owner, wake=wake, close=close, gone=gone, until=until, worked=np.minimum(worked, until), won=won,
+        merged=np.where(merged, twin, NAN), handed=handed, heir=heir, source=source, title=_picked(rng, TITLES, fit, intent)[person], industry=_picked(rng, INDUSTRIES, fit, intent)[person],
+        judged=.5 * fit + .4 * intent + rng.normal(0, .8, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 20_000 + person,  # judged = what the seller makes of it
+        campaign=np.where(kind < 3, np.maximum(latest - (latest - kind) % 3, kind + 3 * (kind == 0)), NAN))
 
 
 def make_accounts(c: Company, rng: np.random.Generator, leads: SimpleNamespace, n: int) -> tuple[SimpleNamespace, SimpleNamespace]:
-    """`n` accounts won by other ways than leads, then one for each converted lead; contacts, of which `primary` is the account's first."""
+    """`n` accounts won by other ways than leads, then one for each converted lead; contacts, of which number i is the first of account i."""
     bought = np.flatnonzero(leads.won)
     born = moments(rng, n)
     born[: max(1, n // 3)] = np.floor(START + rng.random(max(1, n // 3)) * 5 * 3600)
     born = np.concatenate([np.sort(born), leads.close[bought]])
-    fit = np.concatenate([rng.normal(.1, 1, n), leads.fit[bought]])
-    lead = np.concatenate([np.full(n, -1), bought])
-    industry = np.where(lead < 0, picked(rng, INDUSTRIES, fit, np.zeros(len(fit))), leads.industry[lead])
-    more = rng.poisson(np.where(rng.random(len(born)) < .15, 2.5, .8))
-    owner_account = np.concatenate([np.arange(len(born)), np.repeat(np.arange(len(born)), more)])
-    first = np.arange(len(owner_account)) < len(born)
-    met = born[owner_account] + np.where(first, 0, np.floor(rng.exponential(90 * DAY, len(owner_account))))
+    fit, lead = np.concatenate([rng.normal(.1, 1, n), leads.fit[bought]]), np.concatenate([np.full(n, -1), bought])
+    industry = np.where(lead < 0, _picked(rng, INDUSTRIES, fit, fit * 0), leads.industry[lead])
+    account = np.append(np.arange(len(born)), np.repeat(np.arange(len(born)), rng.poisson(np.where(rng.random(len(born)) < .15, 2.5, .8))))
+    first = np.arange(len(account)) < len(born)
+    met = born[account] + np.where(first, 0, np.floor(rng.exponential(90 * DAY, len(account))))
     kept = met <= LAST
-    contacts = SimpleNamespace(account=owner_account[kept], born=met[kept], lead=np.where(first, lead[owner_account], -1)[kept], n=int(kept.sum()))
     owner = np.where(lead < 0, c.owners(rng, born), leads.owner[lead])
     handed, heir = c.handover(rng, owner, np.full(len(born), LAST))
-    return SimpleNamespace(n=len(born), n_other=n, born=born, fit=fit, lead=lead, industry=industry, owner=owner, handed=handed, heir=heir), contacts
+    return (SimpleNamespace(n=len(born), n_other=n, born=born, fit=fit, lead=lead, industry=industry, owner=owner, handed=handed, heir=heir, firm=np.where(lead < 0, c.base // 20 + np.arange(len(born)), leads.firm[lead])),
+            SimpleNamespace(n=int(kept.sum()), account=account[kept], born=met[kept], lead=np.where(first, lead[account], -1)[kept]))
 
 
 def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, accounts: SimpleNamespace, n: int) -> SimpleNamespace:
     """Deals of converted leads and of known accounts: four stages to pass, each the harder without a champion or with a frozen budget."""
     lead = np.flatnonzero(leads.deal)[: int(.6 * n)]
-    born = moments(rng, n - len(lead))
-    born[: 2 * max(60, n // 25): 2] = MIGRATED
-    known = np.searchsorted(accounts.born[: accounts.n_other], born)
-    account = np.concatenate([np.searchsorted(accounts.lead[accounts.n_other:], lead) + accounts.n_other, (rng.random(len(born)) * np.maximum(known, 1)).astype(int)])
-    lead, born = np.concatenate([lead, np.full(len(born), -1)]), np.concatenate([leads.close[lead], born])
+    born = moments(rng, n - len(lead), max(60, n // 25))
+    known = np.maximum(np.searchsorted(accounts.born[: accounts.n_other], born), 1)
+    account = np.append(np.searchsorted(accounts.lead[accounts.n_other:], lead) + accounts.n_other, (rng.random(len(born)) * known).astype(int))
+    lead, born = np.append(lead, np.full(len(born), -1)), np.append(leads.close[lead], born)
     order = np.argsort(born, kind="stable")
     lead, born, account = lead[order], born[order], account[order]
     fit, stage = accounts.fit[account], np.arange(4)
@@ -141,25 +161,26 @@ def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, acc
     champion = (rng.random(n) < expit(.1 + .5 * fit))[:, None] & (stage < quits[:, None])
     frozen = stage >= np.where(rng.random(n) < .2, rng.integers(0, 4, n), 9)[:, None]
     rival = np.where(rng.random(n) < .3, rng.integers(0, 3, n), -1)
-    ease = .45 * fit + .8 * c.skill[owner] - .45 * (rival >= 0)
-    passed = rng.random((n, 4)) < expit(PASS + ease[:, None] + 1.1 * (champion - .5) - 1.5 * frozen)
+    ease = .4 * fit + .6 * c.skill[owner] - .45 * (rival >= 0)
+    passed = rng.random((n, 4)) < expit(PASS + ease[:, None] + (champion - .5) - 1.2 * frozen)
     slow = np.exp(.5 * frozen - .15 * champion) * np.exp(rng.normal(0, .5, n))[:, None]
     spent = np.where(passed, _gamma(rng, 1.8, np.array([12, 15, 19, 15]) * slow, (n, 4)), 4 * DAY + _gamma(rng, 1.4, np.array([28, 34, 38, 34]) * slow, (n, 4)))
-    enter = np.floor(born[:, None] + np.cumsum(spent, axis=1) - spent)
-    lost_at = np.where(passed.all(axis=1), 3, np.argmin(passed, axis=1))
-    won, close = passed.all(axis=1), workday((enter + spent)[np.arange(n), lost_at])
-    close = _quarter_end(rng, close, np.where(won, .4, .12))
-    worked, forgotten = close, (rng.random(n) < .06) & ~won  # lost, but nobody says so until somebody cleans up
-    close = np.where(forgotten, np.where(rng.random(n) < .25, NEVER, workday(close + rng.gamma(2, 70, n) * DAY)), close)
+    enter, won = np.floor(born[:, None] + np.cumsum(spent, axis=1) - spent), passed.all(axis=1)
+    last = np.where(won, 3, np.argmin(passed, axis=1))
+    worked = _quarter_end(rng, workday((enter + spent)[np.arange(n), last]), np.where(won, .4, .12))
+    forgotten = (rng.random(n) < .06) & ~won  # lost, but nobody says so until somebody cleans up
+    close = np.where(forgotten, np.where(rng.random(n) < .25, NEVER, workday(worked + rng.gamma(2, 70, n) * DAY)), worked)
     gone = np.floor(np.where(rng.random(n) < .006, born + rng.exponential(60 * DAY, n), NEVER))
     close = np.floor(np.where((gone < close) | (close > LAST), NEVER, close))
-    until = np.minimum(close, gone)
-    enter = np.where(stage <= lost_at[:, None], enter, NEVER)
+    until, won = np.minimum(close, gone), won & (close < NEVER)
     handed, heir = c.handover(rng, owner, until)
-    product = rng.integers(0, len(PRODUCTS), n)
-    amount = np.array([p[2] for p in PRODUCTS])[product] * np.ceil(np.exp(rng.normal(1.3 + .15 * fit, .6, n)))
-    return SimpleNamespace(n=n, lead=lead, born=born, account=account, fit=fit, owner=owner, champion=champion, frozen=frozen, rival=rival, enter=enter, close=close, gone=gone,
-                           until=until, won=won & (close < NEVER), handed=handed, heir=heir, product=product, amount=amount, worked=np.minimum(worked, until))
+    product = rng.integers(0, len(PRICES), n)
+    amount = PRICES[product] * np.ceil(np.exp(rng.normal(1.3 + .15 * fit, .6, n)))
+    before = np.sort(account * 2.0**33 + np.where(won, close, 2.0**32))
+    return SimpleNamespace(
+        n=n, lead=lead, born=born, account=account, fit=fit, owner=owner, champion=champion, frozen=frozen, rival=rival, enter=np.where(stage <= last[:, None], enter, NEVER), close=close, gone=gone,
+        until=until, worked=np.minimum(worked, until), won=won, handed=handed, heir=heir, product=product, amount=amount, offer=np.round(amount * np.exp(rng.normal(0, .15, n)), -1), firm=accounts.firm[account],
+        money=np.where(account % 5 > 1, 0, account % 4), repeat=np.searchsorted(before, account * 2.0**33 + born) > np.searchsorted(before, account * 2.0**33))  # repeat = won something here before
 
 
 def _quarter_end(rng: np.random.Generator, at: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -173,23 +194,21 @@ class Diary:
     """Activities on their way: spread over stretches of time at a rate that knows the causes, not the outcome."""
 
     def __init__(self, c: Company, rng: np.random.Generator):
-        self.c, self.rng, self.parts = c, rng, []
+        self.c, self.rng, self.parts = c, rng, []  # type: ignore[var-annotated]
 
-    def spread(self, who: dict[str, np.ndarray], start: np.ndarray, stop: np.ndarray, rate: np.ndarray, kinds: tuple[list, list], direction: int, reply=None) -> None:
-        """Poisson in [start, stop) at `rate` a day and record; `who` holds arrays by record; direction 0 out, 1 in, -1 none; reply = chance of an answer."""
-        rng, stop = self.rng, np.minimum(stop, np.minimum(who["until"], LAST))
-        width = np.maximum(stop - start, 0)
-        row = np.repeat(np.arange(len(width)), rng.poisson(width / DAY * rate * self.c.busy))
-        self._note(who, row, start[row] + rng.random(len(row)) * width[row], rng.choice(kinds[0], len(row), p=kinds[1]), direction)
-        if reply is not None:
-            kind, at = self.parts[-1]["kind"], self.parts[-1]["at"]
-            answered = (kind <= EMAIL) & (rng.random(len(row)) < reply[row])
-            self._note(who, row[answered], at[answered] + rng.exponential(1.5 * DAY, int(answered.sum())), np.where(rng.random(int(answered.sum())) < .75, EMAIL, CALL), 1)
-
-    def _note(self, who: dict, row: np.ndarray, at: np.ndarray, kind: np.ndarray, direction: int) -> None:
-        way = np.where(kind == WEB, 1, np.where(kind >= MEETING, -1, direction))
+    def spread(self, who: dict[str, np.ndarray], start: np.ndarray, stop: np.ndarray, rate: np.ndarray, kinds: tuple[list, list], *, out: bool = False, reply=None) -> None:
+        """Poisson in [start, stop) at `rate` a day and record; `who` holds arrays by record; reply = chance of an answer."""
+        width = np.maximum(np.minimum(stop, np.minimum(who["until"], LAST)) - start, 0)
+        row = np.repeat(np.arange(len(width)), self.rng.poisson(width / DAY * rate * self.c.busy))
+        kind, at = self.rng.choice(kinds[0], len(row), p=kinds[1]), start[row] + self.rng.random(len(row)) * width[row]
         user = np.where(at >= who["handed"][row], who["heir"][row], who["owner"][row])
-        self.parts.append({k: who[k][row] for k in ("lead", "deal", "contact", "account", "mood", "until", "born")} | {"at": at, "kind": kind, "way": way, "user": user})
+        told = {k: who[k][row] for k in ("lead", "deal", "contact", "account", "mood", "until", "born")} | {
+            "at": at, "kind": kind, "way": np.where((kind > EMAIL) & (kind < WEB), NAN, 0 if out else 1), "user": user}
+        self.parts.append(told)
+        if reply is not None:
+            answered = np.flatnonzero((kind <= EMAIL) & (self.rng.random(len(row)) < reply[row]))
+            self.parts.append({k: v[answered] for k, v in told.items()} | {
+                "at": at[answered] + self.rng.exponential(1.5 * DAY, len(answered)), "kind": self.rng.choice([CALL, EMAIL], len(answered), p=[.25, .75]), "way": np.ones(len(answered))})
 
     def gathered(self) -> dict[str, np.ndarray]:
         """All of them in order of time, moved to working days; what would come after its record's close did not happen."""
@@ -202,35 +221,35 @@ class Diary:
 
 def lead_work(diary: Diary, leads: SimpleNamespace) -> None:
     """Work on leads: a cadence of calls and mails at first, little then, more once a project awakes; the curious read a lot."""
-    rng, n, none = diary.rng, leads.n, np.full(leads.n, -1)
-    noise = rng.normal(0, .45, (3, n))
-    who = {"lead": np.arange(n), "deal": none, "contact": none, "account": none, "mood": .5 * leads.intent + .3 * leads.fit - .6 * leads.curious, "until": leads.worked, "born": leads.born,
+    n, none = leads.n, np.full(leads.n, NAN)
+    push, keen, look = np.exp(diary.rng.normal(0, .45, (3, n)))
+    who = {"lead": np.arange(n) * 1.0, "deal": none, "contact": none, "account": none, "mood": .5 * leads.intent + .3 * leads.fit - .6 * leads.curious, "until": leads.worked, "born": leads.born,
            "owner": leads.owner, "heir": leads.heir, "handed": leads.handed}
-    push = diary.c.effort[leads.owner] * np.exp(.25 * leads.judged + noise[0])
-    keen, look = np.exp(.45 * leads.intent - .3 * leads.curious + noise[1]), np.exp(.35 * leads.intent + .6 * leads.curious + noise[2])
-    reply = expit(-1.5 + .5 * leads.intent + .3 * leads.fit + noise[1])
+    reply = expit(-1.5 + .5 * leads.intent + .3 * leads.fit + np.log(keen))
+    push, keen, look = push * diary.c.effort[leads.owner] * np.exp(.25 * leads.judged), keen * np.exp(.45 * leads.intent - .3 * leads.curious), look * np.exp(.35 * leads.intent + .6 * leads.curious)
     wake = np.maximum(leads.wake, leads.born)
     for start, stop, out, come, meet, web in ((leads.born, np.minimum(leads.born + 12 * DAY, wake), .22, .03, .003, .05), (leads.born + 12 * DAY, wake, .04, .006, .002, .012),
                                               (wake, wake + 45 * DAY, .11, .05, .03, .07), (wake + 45 * DAY, np.full(n, NEVER), .035, .008, .004, .012)):
-        diary.spread(who, start, stop, out * push, OUTBOUND, 0, reply)
-        diary.spread(who, start, stop, come * keen, ([CALL, EMAIL], [.3, .7]), 1)
-        diary.spread(who, start, stop, meet * keen * np.exp(.3 * leads.judged), ([MEETING], [1]), -1)
-        diary.spread(who, start, stop, web * look, ([WEB], [1]), 1)
+        diary.spread(who, start, stop, out * push, OUTBOUND, out=True, reply=reply)
+        diary.spread(who, start, stop, come * keen, INBOUND)
+        diary.spread(who, start, stop, meet * keen * np.exp(.3 * leads.judged), MEET)
+        diary.spread(who, start, stop, web * look, LOOK)
     late = who | {"until": np.where(leads.close < NEVER, leads.close + 60 * DAY, 0)}  # a closed lead still looks in at times
-    diary.spread(late, leads.close, leads.close + 60 * DAY, .006 * look, ([WEB], [1]), 1)
+    diary.spread(late, leads.close, leads.close + 60 * DAY, .006 * look, LOOK)
 
 
-def deal_work(diary: Diary, deals: SimpleNamespace, primary: np.ndarray) -> None:
+def deal_work(diary: Diary, deals: SimpleNamespace) -> None:
     """Work on deals, stage by stage: a champion answers and meets, a frozen budget makes silent."""
-    rng, n = diary.rng, deals.n
-    noise = rng.normal(0, .4, (2, n))
+    n = deals.n
+    noise = diary.rng.normal(0, .4, (2, n))
+    who = {"lead": np.full(n, NAN), "deal": np.arange(n) * 1.0, "contact": deals.account * 1.0, "account": deals.account * 1.0, "until": deals.worked, "born": deals.born,
+           "owner": deals.owner, "heir": deals.heir, "handed": deals.handed}
     for s in range(4):
         champion, frozen = deals.champion[:, s], deals.frozen[:, s]
-        who = {"lead": np.full(n, -1), "deal": np.arange(n), "contact": primary[deals.account], "account": deals.account, "mood": .6 * champion - .9 * frozen + .3 * deals.fit, "until": deals.worked, "born": deals.born,
-               "owner": deals.owner, "heir": deals.heir, "handed": deals.handed}
+        who["mood"] = .6 * champion - .9 * frozen + .3 * deals.fit
         start, stop = deals.enter[:, s], deals.enter[:, s + 1] if s < 3 else np.full(n, NEVER)
         warm = np.exp(.5 * champion - .7 * frozen + .2 * deals.fit + noise[0])
-        diary.spread(who, start, stop, .15 * diary.c.effort[deals.owner] * np.exp(noise[1] - .2 * frozen), OUTBOUND, 0, expit(-1.3 + .7 * champion - .9 * frozen + noise[0]))
-        diary.spread(who, start, stop, .05 * warm, ([CALL, EMAIL], [.3, .7]), 1)
-        diary.spread(who, start, stop, .028 * warm, ([MEETING], [1]), -1)
-        diary.spread(who, start, stop, .02 * warm, ([WEB], [1]), 1)
+        diary.spread(who, start, stop, .15 * diary.c.effort[deals.owner] * np.exp(noise[1] - .2 * frozen), OUTBOUND, out=True, reply=expit(-1.3 + .7 * champion - .9 * frozen + noise[0]))
+        diary.spread(who, start, stop, .05 * warm, INBOUND)
+        diary.spread(who, start, stop, .028 * warm, MEET)
+        diary.spread(who, start, stop, .02 * warm, LOOK)

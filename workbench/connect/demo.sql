@@ -1,0 +1,110 @@
+-- How the demo organisation's records look: names, texts and the dirt of daily use. All invented; addresses lie under .test and example.com.
+-- One statement a section, over `told`: one row a version with its record's number n, `t` in seconds since 1970, and the state as numbers.
+-- chance(n, 'what') in [0, 1) is fixed for a record and a purpose.
+
+-- section macros
+create macro chance(n, what) as (hash(n::bigint, what, {seed}) >> 11) / 9007199254740992.0;
+create macro pick(list, n, what) as list[1 + floor(chance(n, what) * len(list))::int];
+create macro nth(list, i) as list[i::int + 1];
+create macro key(prefix, n) as 'demo:' || prefix || n::bigint;
+create macro ref(prefix, target, n, share) as key(prefix, target) || case when chance(n, 'broken ' || prefix) < share then '-old' else '' end;
+create macro instant(s) as make_timestamp((s * 1000000)::bigint);
+create macro typed(word, n, what, share) as case when chance(n, what) >= share then word when contains(word, ' ') then lower(replace(word, ' ', '-')) else upper(word) end;
+create macro named(word, n, share) as case when chance(n, 'placeholder') < share then pick(['test', 'n/a', 'Unknown', 'asdf', 'TEST 2', 'xxx'], n, 'which') else word end;
+create macro currency(i) as nth(['EUR', 'USD', 'GBP', 'CHF'], i);
+create macro first_name(p) as pick(['Avo', 'Bexi', 'Corvin', 'Dalia', 'Edlin', 'Fenja', 'Goro', 'Hesper', 'Ivo', 'Jalma', 'Kerrin', 'Lusko', 'Mirel', 'Nadu', 'Orla', 'Pavo', 'Quenby', 'Rilla', 'Soren',
+    'Tamsin', 'Ulva', 'Vesna', 'Wim', 'Xanthe', 'Yorick', 'Zelda', 'Ansel', 'Brisa', 'Cosmo', 'Dorrit', 'Eskil', 'Fiora', 'Gwill', 'Hanno', 'Ilse', 'Juno'], p, 'first');
+create macro last_name(p) as pick(['Quibble', 'Snor', 'Tumble', 'Wobber', 'Fizzle', 'Grumble', 'Marzi', 'Nettle', 'Pockle', 'Rumple', 'Sprocket', 'Twiddle', 'Bramble', 'Crumpet', 'Dawdle', 'Gizzle'], p, 'last')
+    || pick(['ton', 'by', 'worth', 'feld', 'mann', 'ström', 'vik', 'quist', 'berry', 'wick', 'son', 'stone'], p, 'end');
+create macro person(p) as first_name(p) || ' ' || last_name(p);
+create macro company(f) as nth(['Wibble', 'Snorvel', 'Quibber', 'Zorple', 'Glimble', 'Plonkett', 'Frobish', 'Dingle', 'Mumbly', 'Vexel', 'Twonk', 'Gribble', 'Blarney', 'Squidge', 'Ponderoo', 'Noodly', 'Bumblet',
+    'Crinkum', 'Flummox', 'Hobnob', 'Jabberly', 'Kerfuffle', 'Lollop'], f * 1013 % 23)
+    || ' ' || nth(['Kettle', 'Lantern', 'Anchor', 'Pebble', 'Teapot', 'Ladder', 'Compass', 'Button', 'Bellows', 'Acorn', 'Trolley', 'Sundial', 'Marble', 'Thimble', 'Biscuit', 'Walrus', 'Umbrella'], f * 1013 // 23 % 17)
+    || ' ' || nth(['Works', 'Labs', 'Group', 'Supplies', 'Partners', 'Trading', 'Systems'], f * 1013 // 391 % 7) || case when f >= 2737 then ' ' || (f // 2737 + 1) else '' end;
+create macro mailbox(p, f, private) as lower(strip_accents(first_name(p) || '.' || last_name(p)) || case when private then p || '@' || nth(['example.com', 'example.org', 'example.net'], p % 3)
+    else '@' || replace(company(f), ' ', '-') || '.test' end);
+create macro mail(address, n, missing) as case when chance(n, 'mail') < missing then null when chance(n, 'mail') > .993 then replace(address, '@', ' at ')
+    when chance(n, 'mail') > .986 then regexp_replace(address, '\.[a-z]+$', '') else address end;
+create macro phone(p) as '+99 555 01' || p;
+create macro places() as [{'city': 'Hamburg', 'country': 'Germany'}, {'city': 'Leipzig', 'country': 'Germany'}, {'city': 'Köln', 'country': 'Germany'}, {'city': 'Lyon', 'country': 'France'},
+    {'city': 'Nantes', 'country': 'France'}, {'city': 'Utrecht', 'country': 'Netherlands'}, {'city': 'Leeds', 'country': 'United Kingdom'}, {'city': 'Bristol', 'country': 'United Kingdom'},
+    {'city': 'Zürich', 'country': 'Switzerland'}, {'city': 'Graz', 'country': 'Austria'}, {'city': 'Gdańsk', 'country': 'Poland'}, {'city': 'Aarhus', 'country': 'Denmark'}, {'city': 'Austin', 'country': 'United States'}];
+create macro family(i) as nth(['Gadgetron', 'Flowmatic', 'Docklet', 'Sorterix'], i // 3);
+create macro stage(i) as nth(['Discovery', 'Qualification', 'Proposal', 'Negotiation', 'Won', 'Lost', 'Closed (old)'], i);
+
+-- section user
+select key('u', n) as id, instant(t) as valid_from, person(n) as name, lower(strip_accents(replace(person(n), ' ', '.'))) || n || '@demo-organisation.test' as email,
+    case when n <> team + 1 then person(team + 1) end as manager, nth(['North', 'West', 'South', 'Overseas'], team) as team,
+    nth(['Germany, Poland, Denmark', 'France, Netherlands, United Kingdom', 'Austria, Switzerland', 'United States'], team) as territory, active > 0 as is_active from told
+
+-- section stage
+select key('s', n) as id, instant(t) as valid_from, 'Sales' as pipeline, stage(n - 1) as name, n as position, probability, nth(['open', 'won', 'lost'], greatest(n - 4, 0)) as outcome from told
+
+-- section campaign
+select key('k', n) as id, instant(t) as valid_from, nth(['Webinar', 'Event', 'E-mail campaign'], n % 3) as kind, kind || ' ' || family(n % 12) || ' ' || strftime(instant(starts), '%Y-%m') as name, instant(starts)::date as starts_on,
+    (instant(starts) + to_days(nth([0, 2, 20], n % 3)))::date as ends_on, round(nth([1500, 9000, 600], n % 3) * (.6 + chance(n, 'cost')), -2) as cost, 'EUR' as currency from told
+
+-- section product
+select key('p', n) as id, instant(t) as valid_from, family(n - 1) || ' ' || nth(['Basic', 'Plus', 'Complete'], (n - 1) % 3) as name, family(n - 1) as family, price as list_price, 'EUR' as currency from told
+
+-- section fx_rate
+select 'demo:fx-' || currency(money) || '-' || instant(t)::date as id, instant(t) as valid_from, currency(money) as currency, instant(t)::date as on_date, round(rate, 4) as rate from told
+
+-- section quota
+select 'demo:q' || n || '-' || strftime(instant(starts), '%Y-%m') as id, instant(t) as valid_from, key('u', n) as user_id, instant(starts)::date as starts_on,
+    (instant(starts) + interval 3 month - interval 1 day)::date as ends_on, round(amount, -3) as amount, 'EUR' as currency from told
+
+-- section lead
+select key('l', n) as id, instant(t) as valid_from, named(person(p), n, .005) as name, case when copied and chance(n, 'loud') < .5 then upper(mail(mailbox(p, f, private), n, .04)) else mail(mailbox(p, f, private), n, .04) end as email,
+    case when phone > 0 then phone(p) end as phone, company(f) as company, title, typed(industry, n, 'industry', .02) as industry, case when size > 0 then staff end as employees,
+    pick(places(), p, 'place').country as country, typed(pick(places(), p, 'place').city, n, 'city', .01) as city, typed(source, n, 'source', .015) as source,
+    ref('k', campaign, n, .004) as campaign_id, key('u', owner) as owner_id, nth(['New', 'Working', 'Nurturing', 'Qualified', 'Converted', 'Dead'], status) as status, nth(['cold', 'warm', 'hot'], rating) as rating,
+    mute > 0 as do_not_email, visits as n_visits, case when visits > 0 then round(visits * dwell) end as web_seconds, case when visits > 0 then round(pages, 1) end as pages_per_visit, instant(created) as created_at,
+    outcome = 1 as is_converted, outcome = 2 as is_lost, case when outcome = 1 then instant(closed) end as converted_at, instant(closed) as closed_at,
+    case when outcome = 1 then key('c', contact) end as converted_contact_id, case when outcome = 1 then key('d', deal) end as converted_deal_id, instant(gone) as deleted_at, case when gone is not null then key('l', merged) end as merged_into,
+    case when chance(n, 'band') < .7 then nth(['below 5k', '5k to 20k', 'above 20k'], band) end as x_budget_band, chance(n, 'newsletter') < .4 as x_newsletter,
+    case when chance(p, 'messenger') < .3 then '@' || lower(strip_accents(replace(person(p), ' ', '_'))) end as x_messenger, nth(['D', 'C', 'B', 'A'], grade) as x_call_grade from told
+
+-- section account
+select key('a', n) as id, instant(t) as valid_from, named(company(f), n, .006) as name, typed(industry, n, 'industry', .02) as industry, staff as employees, round(revenue, -3) as annual_revenue, 'EUR' as currency,
+    typed(pick(places(), n, 'place').country, n, 'country', .015) as country, pick(places(), n, 'place').city as city, ref('a', parent, n, .1) as parent_id, key('u', owner) as owner_id,
+    1960 + floor(60 * chance(n, 'founded'))::int as founded_year, instant(created) as created_at, instant(gone) as deleted_at, case when gone is not null and chance(n, 'merged') < .5 then key('a', n - 1) end as merged_into,
+    case when first_staff < 40 then 'Small' when first_staff < 250 then 'Middle' else 'Large' end as x_segment from told
+
+-- section contact
+select key('c', n) as id, instant(t) as valid_from, named(person(p), n, .005) as name, mail(mailbox(p, f, chance(p, 'private') < .08), n, .07) as email, case when phone > 0 then phone(p) end as phone,
+    typed(title, n, 'title', .008) as title, ref('a', account, n, .002) as account_id, key('u', owner) as owner_id, pick(places(), account, 'place').country as country, pick(places(), account, 'place').city as city,
+    mute > 0 as do_not_email, silent > 0 as do_not_call, instant(created) as created_at, instant(gone) as deleted_at, case when gone is not null and chance(n, 'merged') < .5 then key('c', n - 1) end as merged_into from told
+
+-- section deal
+select key('d', n) as id, instant(t) as valid_from, named(company(f) || ' – ' || family(product - 1), n, .004) as name, case when chance(n, 'no account') >= .015 then ref('a', account, n, .003) end as account_id,
+    case when chance(n, 'contact') < .9 then key('c', contact) end as contact_id, key('u', owner) as owner_id, key('k', campaign) as campaign_id, key('l', lead) as source_lead_id, key('p', product) as product_id, 'Sales' as pipeline,
+    stage(stage) as stage, nth(['new business', 'expansion', 'renewal'], kind) as kind, source, round(amount / worth, 2) as amount, case when chance(n, 'no currency') >= .008 then currency(money) end as currency,
+    instant(plan)::date as close_on, nth(['Send proposal', 'Call back', 'Book a demo', 'Wait for the budget', 'Clarify contract', 'Meet the decision maker'], step) as next_step,
+    nth(['Rivalco Demo', 'Otherly Systems', 'Cheapware Test'], rival) as competitor, instant(created) as created_at, outcome > 0 as is_won, instant(closed) as closed_at,
+    nth(['Price', 'No decision', 'Lost to competitor', 'Bad timing', 'No budget', 'Missing feature'], reason) as lost_reason, instant(gone) as deleted_at,
+    review > 0 as x_security_review, discount as x_discount_share, score as x_exit_score from told
+
+-- section deal_product
+select key('i', n) as id, instant(t) as valid_from, key('d', deal) as deal_id, ref('p', product, n, .004) as product_id, quantity, round(price * quantity / worth, 2) as amount, currency(money) as currency from told
+
+-- section deal_contact
+select key('r', n) as id, instant(t) as valid_from, key('d', deal) as deal_id, key('c', contact) as contact_id,
+    case when chance(n, 'champion') < case when champion then .6 else .12 end then 'Champion' else pick(['Decision maker', 'User', 'Purchasing'], n, 'role') end as role from told
+
+-- section membership
+select key('m', n) as id, instant(t) as valid_from, ref('k', campaign, n, .003) as campaign_id, key('l', lead) as lead_id, nth(['sent', 'opened', 'responded'], status) as status, instant(created) as created_at from told
+
+-- section activity
+select key('t', n) as id, instant(t) as valid_from, nth(['call', 'email', 'meeting', 'task', 'note', 'web'], kind) as kind, nth(['out', 'in'], way) as direction,
+    case when {written} then pick(nth([['Call about ', 'Short call: ', 'Tried to reach them, '], ['Your question on ', 'Re: ', 'Fwd: ', 'Next steps: '], ['Demo: ', 'Workshop ', 'Review of '],
+        ['Follow up on ', 'Prepare ', 'Send papers for '], ['Note on '], ['Visited page: ']], kind), n, 'subject')
+        || pick(['pricing', 'the pilot', 'Gadgetron', 'Flowmatic', 'Docklet', 'Sorterix', 'the contract', 'delivery', 'integration', 'security', 'the renewal', 'training'], n, 'topic') end as subject,
+    case when {written} and kind < 5 then case
+        when tone > 1 then pick(['They liked what they saw.', 'Wants to bring in the head of department.', 'Asked for a proposal by Friday.', 'Says the budget is approved.', 'Keen to start a pilot.'], n, 'good')
+        when tone < -1.1 then pick(['Budget is on hold this quarter.', 'Finds us expensive.', 'Also talks to Rivalco Demo.', 'Our contact may leave.', 'Not a priority now.', 'Only wanted to look around.'], n, 'bad')
+        else pick(['No decision yet.', 'Will come back to us.', 'Left a message.', 'Sent the brochure.', 'Talked about the weather, mostly.', 'Needs to ask a colleague.', 'Moved to next week.'], n, 'flat') end end as body,
+    case when linked then ref('l', lead, n, .001) end as lead_id, case when linked then ref('c', contact, n, .001) end as contact_id, case when linked then ref('d', deal, n, .001) end as deal_id,
+    case when linked then key('a', account) end as account_id, case when kind < 5 then key('u', owner) end as user_id, instant(created) as created_at, instant(due) as happened_at, done > 0 as is_done,
+    case when done > 0 then case kind when 2 then pick([30, 45, 60, 90], n, 'minutes') when 0 then 1 + floor(25 * chance(n, 'minutes') * chance(n, 'again')) end end as duration_minutes, instant(gone) as deleted_at
+from (select *, mood + 4.5 * (chance(n, 'tone') - .5) as tone, chance(n, 'unlinked') >= .012 as linked from told)
