@@ -46,7 +46,7 @@ class ImportReport:
     def message(self) -> str:
         """What happened, in sentences."""
         lines = [f"{r.file}: {r.loaded:,} of {r.read:,} rows loaded as {r.entity}" + (f", {r.rejected:,} rejected" if r.rejected else "") for r in self.counts.itertuples()]
-        told = [f"{rule} {n:,}" for rule, n in self.findings.groupby("rule")["n"].sum().to_dict().items()]
+        told = [f"{rule} {self.findings.loc[self.findings['rule'] == rule, 'n'].sum():,}" for rule in sorted(set(self.findings["rule"]))]
         lines += [f"Findings: {', '.join(told)} (02_data_quality lists them)."] if told else ["No findings."]
         return "\n".join(lines + ([] if self.changed else ["The lake holds all of this already; nothing was written."]))
 
