@@ -11,7 +11,6 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from html import unescape
 from pathlib import Path
@@ -27,8 +26,9 @@ from workbench.report.safe import page_json, safe_figure, safe_html, safe_markdo
 PLOTLY, WIDGET, RESULTS = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json", "application/vnd.workbench.results+json"
 SKIPPED = {"no-report", "papermill-error-cell-tag"}  # tags of cells that a report leaves out
 EXPLORABLE = Markup('<p class="wb-aside">This part can be explored in JupyterLab.</p>')
-MAX_TRACEBACK = 40  # lines
+FOLDER, MAX_TRACEBACK = Path(__file__).parent, 40  # lines
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_MARKS = re.compile(r"</?(?:br|b|i|sub|sup)>")
 _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]+={0,2}")  # base64 of the eight bytes that begin a PNG
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
@@ -39,35 +39,30 @@ def export_report(notebook: Path, reports: Path, *, record: dict, standalone: bo
     record: the run's record, whose `name` names the page. standalone: everything in one file to mail, without links to other reports.
     Figures are drawn by assets/plotly-VERSION.min.js, which is written once. A failed or refused run gives a page too: its error, then what came of it.
     """
-    cells = nbformat.read(notebook, as_version=4).cells if notebook.exists() else []
-    page = _Page(_linker(record, reports, standalone))
-    for cell in cells:
+    page = _Page(record, reports, standalone)
+    for cell in nbformat.read(notebook, as_version=4).cells if notebook.exists() else []:
         if not SKIPPED & set(cell.metadata.get("tags", [])):
             page.add(cell)
-    library = get_plotlyjs() if page.figures else ""
-    if library and not standalone:
-        shared = f"assets/plotly-{get_plotlyjs_version()}.min.js"
-        if not (reports / shared).exists():
-            write_whole(reports / shared, library)
-    target = reports / f"{record['name']}.html"
-    scripts = [Markup(library)] if library and standalone else []
-    scripts += [Markup((Path(__file__).parent / "page.js").read_text(encoding="utf-8"))] if page.figures else []
-    return write_whole(target, render("page.html.j2", scripts=scripts, record=record, title=page.title or record.get("title") or record["name"], lead=page.lead,
-                                      parts=page.parts, traceback=page.traceback, standalone=standalone, plotly="" if standalone or not library else shared,
-                                      figures=page_json({"figures": page.figures, "templates": page.templates}) if page.figures else ""))
+    scripts, shared, library = [], "", get_plotlyjs() if page.figures else ""
+    if library:
+        scripts = [library] * standalone + [(FOLDER / "page.js").read_text(encoding="utf-8")]
+        shared = "" if standalone else f"assets/plotly-{get_plotlyjs_version()}.min.js"
+    if shared and not (reports / shared).exists():
+        write_whole(reports / shared, library)
+    return write_whole(reports / f"{record['name']}.html", render("page.html.j2", scripts, page=page, record=record, standalone=standalone, plotly=shared,
+                                                                  figures=page_json({"figures": page.figures, "templates": page.templates})))
 
 
-def render(template: str, *, scripts: list[Markup], **values: Any) -> str:
-    """A page of this folder's templates: autoescaped, texts masked, and with a policy that runs `scripts` only and loads nothing."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    allowed = f"script-src {hashes} 'strict-dynamic'; " if scripts else ""  # strict-dynamic: our script may fetch the shared plotly file, from disk too
+def render(template: str, scripts: list[str] | None = None, **values: Any) -> str:
+    """A page of this folder's templates: autoescaped, texts masked, with a policy that runs `scripts` only and loads nothing from outside."""
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts or []]
+    allowed = " ".join(["script-src", *hashes, "'strict-dynamic'; "]) if hashes else ""  # strict-dynamic: our script may load the shared file, from disk too
     policy = f"default-src 'none'; {allowed}style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    folder = Path(__file__).parent
-    jinja = Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    jinja = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                         finalize=lambda value: shown(value) if type(value) is str else value)
     jinja.filters |= {"moment": moment, "plain": plain}
-    css = Markup((folder / "report.css").read_text(encoding="utf-8"))
-    return jinja.get_template(template).render(css=css, policy=Markup(policy), scripts=scripts, **values)
+    return jinja.get_template(template).render(css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")), policy=Markup(policy),
+                                               scripts=[Markup(s) for s in scripts or []], **values)
 
 
 def write_whole(target: Path, text: str) -> Path:
@@ -108,73 +103,62 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _linker(record: dict, reports: Path, standalone: bool) -> Callable[[str], str | None]:
-    """A link to another notebook leads to its report, with this run's parameters where there is one; a file to mail has no neighbours."""
-    suffix = record["name"].removeprefix(Path(record.get("notebook") or record["name"]).stem)
+class _Page:
+    """What stands on a page. `parts`, in order: ("html", html), ("figure", number, label, title, height) or ("image", base64, label)."""
 
-    def link(address: str) -> str | None:
+    def __init__(self, record: dict, reports: Path, standalone: bool):
+        self.title, self.lead, self.heading, self.traceback = record.get("title") or record["name"], Markup(""), "", ""
+        self.parts: list[tuple] = []
+        self.figures: list[dict] = []
+        self.templates: list[dict] = []  # figures share them
+        self.started, self.reports, self.standalone = False, reports, standalone
+        self.suffix = record["name"].removeprefix(Path(record.get("notebook") or record["name"]).stem)
+
+    def link(self, address: str) -> str | None:
+        """Where a link leads: another notebook's report, with this run's parameters where there is one; a page to mail has no neighbours."""
         if address.startswith(("https:", "#")):
             return address
         stem = address.rsplit(".", 1)[0]
-        alike = f"{stem}{suffix}.html"
-        return None if standalone else alike if suffix and (reports / alike).exists() else f"{stem}.html"
-
-    return link
-
-
-class _Page:
-    """The parts of a page in their order: ("html", Markup), ("figure", number, label, title, height) or ("image", base64, label); figures and the templates they share."""
-
-    def __init__(self, link: Callable[[str], str | None]):
-        self.title, self.lead, self.heading, self.link = "", Markup(""), "", link
-        self.parts: list[tuple] = []
-        self.figures: list[dict] = []
-        self.templates: list[dict] = []
-        self.traceback = ""
+        alike = f"{stem}{self.suffix}.html"
+        return None if self.standalone else alike if (self.reports / alike).exists() else f"{stem}.html"
 
     def add(self, cell: nbformat.NotebookNode) -> None:
         if cell.cell_type == "markdown":
             self._add_words(cell.source)
         elif cell.cell_type == "code":
-            parts = [part for output in cell.outputs for part in self._shown(output)]
-            alone = all(part is EXPLORABLE for _, part, *_ in parts)
-            seen = [p for p in parts if p[1] is not EXPLORABLE]
-            self.parts += parts[:1] if parts and alone else seen
+            parts = [part for output in cell.outputs if (part := self._part(output))]
+            self.parts += [p for p in parts if p[1] is not EXPLORABLE] or parts[:1]  # a widget beside something static needs no word
 
     def _add_words(self, source: str) -> None:
-        first = not self.title and not self.parts
-        if heading := _HEADING.search(source):
-            if first:
-                self.title = re.sub(r"[*`]", "", heading[1])
-                source = source[:heading.start()] + source[heading.end():]
-            self.heading = re.sub(r"[*`]", "", _HEADING.findall(source)[-1] if not first else heading[1])
+        found, first = _HEADING.search(source), not self.started
+        if found:
+            self.heading = re.sub(r"[*`]", "", found[1])
+        if found and first:
+            self.title, source, self.started = self.heading, source[:found.start()] + source[found.end():], True
         words = safe_markdown(source, self.link, written=True)
-        if first and self.title:
+        if found and first:
             self.lead = words
         elif words.strip():
             self.parts.append(("html", words))
 
-    def _shown(self, output: nbformat.NotebookNode) -> Iterator[tuple]:
-        """What a manager sees of one output: the best of its forms; no progress, no warnings."""
+    def _part(self, output: nbformat.NotebookNode) -> tuple | None:
+        """What a manager sees of one output: the best of its forms; no progress, no warnings, no results for the record."""
         if output.output_type == "error":
             lines = _ANSI.sub("", "\n".join(output.traceback)).splitlines()
-            self.traceback = "\n".join(lines[-MAX_TRACEBACK:]) or f"{output.ename}: {output.evalue}"
-            return
-        data = output.get("data", {})
-        if output.output_type == "stream" or RESULTS in data:
-            return
-        if PLOTLY in data:
-            yield self._figure(data[PLOTLY])
-        elif "text/html" in data and (html := safe_html(_text(data["text/html"]), self.link)).strip():
-            yield "html", html
-        elif (png := re.sub(r"\s", "", _text(data.get("image/png", "")))) and _PNG.fullmatch(png):
-            yield "image", png, self.heading
-        elif "text/markdown" in data:
-            yield "html", safe_markdown(_text(data["text/markdown"]), self.link)
-        elif WIDGET in data:
-            yield "html", EXPLORABLE
-        elif "text/plain" in data and _text(data["text/plain"]) not in ("", "None"):
-            yield "html", Markup("<pre>{}</pre>").format(shown(_ANSI.sub("", _text(data["text/plain"]))))
+            self.traceback = "\n".join(lines[-MAX_TRACEBACK:])
+        forms = {kind: value if kind == PLOTLY or isinstance(value, str) else "".join(value) for kind, value in output.get("data", {}).items() if RESULTS not in output.data}
+        png, text = re.sub(r"\s", "", forms.get("image/png", "")), forms.get("text/plain", "")
+        if PLOTLY in forms:
+            return self._figure(forms[PLOTLY])
+        if html := safe_html(forms.get("text/html", ""), self.link).strip():
+            return "html", html
+        if _PNG.fullmatch(png):
+            return "image", png, self.heading
+        if "text/markdown" in forms:
+            return "html", safe_markdown(forms["text/markdown"], self.link)
+        if WIDGET in forms:
+            return "html", EXPLORABLE
+        return ("html", Markup("<pre>{}</pre>").format(shown(_ANSI.sub("", text)))) if text not in ("", "None") else None
 
     def _figure(self, figure: dict) -> tuple:
         made = safe_figure(figure)
@@ -184,10 +168,6 @@ class _Page:
         if template not in self.templates:
             self.templates.append(template)
         title = drawn["layout"].pop("title", None) or ""  # told by the page, which can wrap it
-        title = unescape(re.sub(r"</?(br|b|i|sub|sup)>", " ", str(title.get("text") or "" if isinstance(title, dict) else title))).strip()
+        title = unescape(_MARKS.sub(" ", str(title.get("text") or "" if isinstance(title, dict) else title))).strip()
         self.figures.append(drawn | {"template": self.templates.index(template)})
         return "figure", len(self.figures) - 1, title or self.heading, title, drawn["layout"].get("height") or 380
-
-
-def _text(value: str | list[str]) -> str:
-    return value if isinstance(value, str) else "".join(value)

@@ -18,6 +18,7 @@ from markupsafe import Markup
 TAGS = set("p h1 h2 h3 h4 h5 h6 ul ol li dl dt dd table thead tbody tfoot tr th td caption details summary code pre blockquote "
            "strong b em i u s del sub sup small span div mark abbr a br hr".split())
 VOID = {"br", "hr"}
+ATTRIBUTES = {"colspan": "[1-9][0-9]?", "rowspan": "[1-9][0-9]?", "scope": "row|col", "open": "(open)?"}  # beside classes of ours and links
 SCROLLS = '<div class="wb-scroll" tabindex="0" role="region" aria-label="Table">'
 MAX_TEXT, MAX_DEPTH = 1_000_000, 60  # characters of one output, tags inside each other
 # Kinds of trace that plotly.js draws as SVG; the others compile code at run time or fetch maps, which the page's policy forbids.
@@ -56,7 +57,7 @@ class _Rebuilt:
         for part in _TAG.split(html):
             found = _NAME.match(part)
             closing, tag = (bool(found[1]), found[2].lower()) if found else (False, "")
-            if muted or tag in ("script", "style"):
+            if muted or (tag in ("script", "style") and not closing):
                 muted = "" if closing and tag == muted else muted or tag
             elif not tag:
                 self.out.append("" if _COMMENT.fullmatch(part) else escape(shown(unescape(part))))
@@ -67,30 +68,26 @@ class _Rebuilt:
 
     def _start(self, tag: str, attributes: list[tuple[str, str]]) -> None:
         if len(self.open) < MAX_DEPTH:
-            kept = "".join(f' {name}="{escape(value)}"' for name, value in self._kept(tag, attributes))
+            kept = "".join(f' {name}="{escape(value)}"' for name, value in self._kept(tag, attributes).items())
             self.out.append((SCROLLS if tag == "table" else "") + f"<{tag}{kept}>")
             self.open += [] if tag in VOID else ["div", tag] if tag == "table" else [tag]
 
     def _close(self, tag: str) -> None:
-        while tag in self.open:
+        last = ""
+        while tag in self.open and last != tag:
             self.out.append(f"</{(last := self.open.pop())}>")
-            if last == tag:
-                self.out += [f"</{self.open.pop()}>"] if tag == "table" else []
-                break
+        if last == "table":
+            self.out.append(f"</{self.open.pop()}>")
 
-    def _kept(self, tag: str, attributes: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        given = {name.lower(): unescape(value.strip("\"'")) for name, value in reversed(attributes)}
+    def _kept(self, tag: str, attributes: list[tuple[str, str]]) -> dict[str, str]:
+        given = {name.lower(): unescape(value.strip("\"'")).strip() for name, value in reversed(attributes)}
+        kept = {name: value for name, value in given.items() if name in ATTRIBUTES and re.fullmatch(ATTRIBUTES[name], value)}
         classes = [c for c in given.get("class", "").split() if _CLASS.fullmatch(c)]
-        if tag in ("td", "th") and given.get("style", "").replace(" ", "") == "text-align:right":
+        if given.get("style", "").replace(" ", "") == "text-align:right":
             classes.append("wb-num")  # a right-aligned column of a Markdown table
-        kept = [("class", " ".join(classes))] if classes else []
-        kept += [(n, given[n]) for n in ("colspan", "rowspan") if tag in ("td", "th") and re.fullmatch("[1-9][0-9]?", given.get(n, ""))]
-        kept += [("scope", given["scope"])] if tag == "th" and given.get("scope") in ("row", "col") else []
-        kept += [("open", "")] if tag == "details" and "open" in given else []
-        address = given.get("href", "").strip()
-        if tag == "a" and _LINK.fullmatch(address) and (target := self.link(address)):
-            kept += [("href", target)] + ([("rel", "noopener noreferrer"), ("target", "_blank")] if target.startswith("https:") else [])
-        return kept
+        if tag == "a" and _LINK.fullmatch(given.get("href", "")) and (target := self.link(given["href"])):
+            kept |= {"href": target} | ({"rel": "noopener noreferrer", "target": "_blank"} if target.startswith("https:") else {})
+        return kept | ({"class": " ".join(classes)} if classes else {})
 
 
 def safe_html(html: str, link: Callable[[str], str | None] = lambda address: address) -> Markup:
