@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -162,12 +163,10 @@ def test_tags_in_a_computed_sentence_stay_text():
 
 
 @pytest.mark.parametrize("text", ["<a " * 300_000, "<!--" * 300_000, "<div>" * 200_000, "a@" * 400_000, "+1 " * 300_000, "<a b='" * 150_000], ids=lambda t: t[:6])
-def test_large_broken_html_takes_linear_time(text, benchmark_seconds=5):
-    import time
-
+def test_large_broken_html_takes_linear_time(text):
     start = time.perf_counter()
     safe_html(text)
-    assert time.perf_counter() - start < benchmark_seconds  # a quadratic reader needs minutes
+    assert time.perf_counter() - start < 5  # a quadratic reader needs minutes
 
 
 def test_labels_keep_our_tags_only_and_json_cannot_close_its_script():
@@ -344,7 +343,7 @@ def test_a_table_formats_by_the_names_of_its_columns():
                           "close_on": [date(2026, 3, 31), None], "amount": [1234567.4, float("nan")], "n_deals": [1234.0, 2], "price": [Decimal("1200.50"), Decimal("3")],
                           "is_won": [True, False]})
     assert repr(Table(frame)).splitlines()[1:] == [
-        " Ann  25 %     100 % 2026-03-31 09:00 2026-03-31 1,234,567   1,234 1,200    yes".replace("1,200 ", "1,200 "),
+        " Ann  25 %     100 % 2026-03-31 09:00 2026-03-31 1,234,567   1,234 1,200    yes",
         "   – < 1 %    > 99 %                –          –         –       2     3     no"]
 
 

@@ -146,7 +146,7 @@ class _Page:
         if output.output_type == "error":
             lines = _ANSI.sub("", "\n".join(output.traceback)).splitlines()
             self.traceback = "\n".join(lines[-MAX_TRACEBACK:])
-        forms = {kind: value if kind == PLOTLY or isinstance(value, str) else "".join(value) for kind, value in output.get("data", {}).items() if RESULTS not in output.data}
+        forms: dict[str, Any] = {kind: value if kind == PLOTLY or isinstance(value, str) else "".join(value) for kind, value in output.get("data", {}).items() if RESULTS not in output.data}
         png, text = re.sub(r"\s", "", forms.get("image/png", "")), forms.get("text/plain", "")
         if PLOTLY in forms:
             return self._figure(forms[PLOTLY])
