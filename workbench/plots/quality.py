@@ -35,7 +35,7 @@ def plot_findings(findings: pd.DataFrame, most: int = 15) -> go.Figure:
 def plot_events(events: pd.DataFrame, most: int = 5) -> go.Figure:
     """What was recorded in each month (log scale) for the `most` frequent entities; columns of `workbench.quality.contents.events_by_month`."""
     figure = go.Figure()
-    events = events[events["entity"].isin(events.groupby("entity")["n"].sum().nlargest(most).index)]
+    events = events[events["entity"].isin(events.groupby("entity")["n"].sum().sort_values().index[-most:])]
     for entity, rows in events.groupby("entity", sort=False):
         figure.add_scatter(x=rows["month_on"], y=rows["n"], name=str(entity), mode="lines+markers", marker={"size": 4},
                            hovertemplate="%{x|%b %Y}: %{y:,}<extra>%{fullData.name}</extra>")
