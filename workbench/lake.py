@@ -81,7 +81,7 @@ class Lake:
 
     def fields(self) -> pd.DataFrame:
         """Table `field`: one row a source, entity and field that differs from the schema's defaults."""
-        return duckdb.connect().sql(f"select * from {self.relation_sql('field')} order by source, entity, field").df()
+        return duckdb.default_connection().sql(f"select * from {self.relation_sql('field')} order by source, entity, field").df()
 
     def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame | None = None) -> str:
         """Select list in which a field is null where it was not known yet at SQL expression `instant`."""
@@ -266,7 +266,7 @@ class Lake:
         given = checked_rows(entity, table, {c: types[c] for c in table.column_names}, versions=bool(needed))
         if new:
             known = {(r.source, r.field) for r in self.fields().itertuples() if r.entity == entity}
-            sources = [r[0] for r in duckdb.connect().sql("select distinct split_part(id, ':', 1) from given order by 1").fetchall()]
+            sources = [r[0] for r in duckdb.default_connection().sql("select distinct split_part(id, ':', 1) from given order by 1").fetchall()]
             if rows := [{"source": s, "entity": entity, "field": f.name, "known_at": "assumed"} for s in sources for f in new if (s, f.name) not in known]:
                 self.set_fields(rows)
         return given

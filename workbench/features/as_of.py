@@ -63,16 +63,16 @@ def feature_sql(lake, entity: str, allow: list[str]) -> str:
 def as_of_connection(lake, entity: str, spine: pd.DataFrame, allow: list[str], sql: str) -> duckdb.DuckDBPyConnection:
     """A connection that holds `spine`, `<entity>_at`, `activity_at` and what the entity points to, as it stood at each spine row; nothing else."""
     connection = duckdb.connect()
-    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set TimeZone = 'UTC'; set python_enable_replacements = false")  # a file sees no variable of Python's, either
     connection.register("given", spine[["id", "as_of"]].reset_index(drop=True).reset_index(names="spine_row"))
     connection.execute("create table spine as select spine_row::bigint as spine_row, id::varchar as id, as_of::timestamp as as_of from given")
     connection.unregister("given")
-    used = set(re.findall(r"\br\.(\w+)", sql)) | set(_BESIDE[entity].values())  # r = the scored record
+    used = set(re.findall(r"\br\.(\w+)", sql)) | {"id", *_BESIDE[entity].values()}  # r = the scored record
     connection.execute(f"create table {entity}_at as {_standing(lake, entity, allow, used)}")
     for other, key in _BESIDE[entity].items():
         pointers = f"(select spine_row, as_of, {key} as id from {entity}_at)"
         connection.execute(f"create view {other}_at as {_standing(lake, other, allow, spine=pointers)}")
-    standing = _standing(lake, "activity", allow, None, rows=_activities(lake, entity), key="subject",
+    standing = _standing(lake, "activity", allow, spine=f"{entity}_at", rows=_activities(lake, entity), key="about",
                          more=", coalesce(is_done, true) as done, v.valid_from as begun, v.migrated")
     # Told as done by a later version: visible from that version. Told as done from the start: from the later of entry and event.
     connection.execute(f"""create view activity_at as select * exclude (is_done, done), done as is_done, coalesce(case when migrated then happened_at
@@ -90,30 +90,33 @@ def _standing(lake, entity: str, allow: list[str], used: set[str] | None = None,
 
 def _known(lake, entity: str, allow: list[str], used: set[str] | None) -> list[str]:
     """Select list: a field that training must not see, or that had no history yet at s.as_of, reads as null."""
-    status = field_status(lake, entity)
-    tracked = status.groupby("source")["history_from"].max().dropna()  # a version from before may hide changes that nobody recorded
+    status = field_status(lake, entity).to_dict("records")
+    tracked: dict[str, pd.Timestamp] = {}
+    for r in status:  # a version from before a history began may hide changes that nobody recorded
+        if pd.notna(r["history_from"]):
+            tracked[r["source"]] = max(r["history_from"], tracked.get(r["source"], r["history_from"]))
     columns = []
     for c in lake.columns(entity):
         if c in _LATER or used is not None and c not in used:
             continue
-        mine = status[status["field"] == c]
-        hidden = mine["known_at"].isin(schema.NEVER_LEARNED) & (c not in allow)
-        default = bool(hidden[mine["source"] == ""].any())
-        cases = [f"when {of_source(str(s), 'v.id')} and v.valid_from < TIMESTAMP '{t}' then null" for s, t in tracked.items() if c == "valid_from"]
-        for r, never in zip(mine.itertuples(), hidden, strict=True):
-            if r.source and never:
-                cases.append(f"when {of_source(r.source, 'v.id')} then null")
-            elif r.source and (default or pd.notna(r.history_from)):
-                late = f" and s.as_of >= TIMESTAMP '{r.history_from}'" if pd.notna(r.history_from) else ""
-                cases += [f"when {of_source(r.source, 'v.id')}{late} then v.{c}", f"when {of_source(r.source, 'v.id')} then null"]
-        if default:
-            cases.append("when true then null")
+        cases = [f"when {of_source(s, 'v.id')} and v.valid_from < TIMESTAMP '{t}' then null" for s, t in tracked.items() if c == "valid_from"]
+        default = False
+        for r in (r for r in status if r["field"] == c):
+            never, mine = r["known_at"] in schema.NEVER_LEARNED and c not in allow, f"when {of_source(r['source'], 'v.id')}"
+            if not r["source"]:
+                default = never
+            elif never:
+                cases.append(f"{mine} then null")
+            elif default or pd.notna(r["history_from"]):
+                late = f" and s.as_of >= TIMESTAMP '{r['history_from']}'" if pd.notna(r["history_from"]) else ""
+                cases += [f"{mine}{late} then v.{c}", f"{mine} then null"]
+        cases += ["when true then null"] if default else []
         columns.append(f"case {' '.join(cases)} else v.{c} end as {c}" if cases else f"v.{c}")
     return columns
 
 
 def _activities(lake, entity: str) -> str:
-    """Every version of every activity with its `subject` (the lead or deal) and `migrated`; a migrated one begins when it happened."""
+    """Every version of every activity with `about` (the lead or deal) and `migrated`; a migrated one begins when it happened."""
     rows = lake.relation_sql("activity")
     entered = "coalesce(a.created_at, a.valid_from)"
     batches = lake.sql(f"""select split_part(id, ':', 1), created_at from activity_versions where valid_from <= created_at and
@@ -127,7 +130,7 @@ def _activities(lake, entity: str) -> str:
         subject.append(f"to_{other}.lead_id")
         moves += f""" left join ({_conversions(lake, other)}) to_{other} on a.lead_id is null and to_{other}.id = a.{other}_id
             and {entered} >= to_{other}.lead_since and {entered} < to_{other}.since"""
-    return (f"(select a.* replace ({first} as valid_from), coalesce({', '.join(subject)}) as subject, {migrated} as migrated "
+    return (f"(select a.* replace ({first} as valid_from), coalesce({', '.join(subject)}) as about, {migrated} as migrated "
             f"from {rows} a{moves} where coalesce({', '.join(subject)}) is not null)")
 
 
