@@ -131,7 +131,8 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
         return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why="No field was known at the time of scoring, so nothing can be learned.")
     used = np.flatnonzero(train | test)
     fold, parts = np.full(len(y), -1), {}
-    fold[used] = group_folds(y[used], groups[used], seed=seed)
+    alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
+    fold[used] = group_folds(y[used], groups[used], seed=seed, alike=alike)
     for f in range(fold.max() + 1):
         fit, out, beside = np.flatnonzero(train & (fold != f)), np.flatnonzero(fold == f), {}
         for rung in RUNGS:

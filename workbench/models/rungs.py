@@ -32,18 +32,21 @@ def as_text(column: pd.Series) -> pd.Series:
     return column.astype("string").fillna(NONE).astype(object)
 
 
-def group_folds(y: np.ndarray, groups: np.ndarray, k: int = 5, seed: int = 7) -> np.ndarray:
+def group_folds(y: np.ndarray, groups: np.ndarray, k: int = 5, seed: int = 7, alike: np.ndarray | None = None) -> np.ndarray:
     """Each row's fold: groups are dealt out whole, those with an event and those without apart, the large ones first.
+
+    alike: a number a row; groups of one number are dealt one after the other, so that every fold learns of all of them.
 
     >>> group_folds(np.array([1, 1, 0, 0, 0]), np.array(["a", "b", "c", "c", "d"]), k=2)[[2, 3, 4]].tolist()
     [0, 0, 1]
     """
-    _, code = np.unique(groups, return_inverse=True)
+    _, first, code = np.unique(groups, return_index=True, return_inverse=True)
     size, event = np.bincount(code), np.bincount(code, y) > 0
-    k = int(max(2, min(k, event.sum(), (~event).sum())))
+    cell = np.zeros(len(size), dtype=int) if alike is None else np.unique(alike[first], return_inverse=True)[1]
+    large, k = np.bincount(cell, size)[cell], int(max(2, min(k, event.sum(), (~event).sum())))
     fold, rng = np.empty(len(size), dtype=int), np.random.default_rng(seed)
     for side in (event, ~event):
-        order = np.flatnonzero(side)[np.lexsort((rng.random(side.sum()), -size[side]))]
+        order = np.flatnonzero(side)[np.lexsort((rng.random(side.sum()), -size[side], cell[side], -large[side]))]
         fold[order] = np.resize(np.r_[np.arange(k), np.arange(k)[::-1]], len(order))
     return fold[code]
 
@@ -250,7 +253,7 @@ class Boosted(BaseRate):
             if len(np.unique(y[held])) < 2 or len(np.unique(y[~held])) < 2:
                 held = np.zeros(len(y), dtype=bool)
             settings = {"objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": int(30 * min(len(y) / len(unique), 10)), "feature_fraction": 0.8,
-                        "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "cat_smooth": 20.0, "num_threads": 2, "deterministic": True, "force_row_wise": True,
+                        "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "cat_smooth": 20.0, "num_threads": 2 if len(y) > 50_000 else 1, "deterministic": True, "force_row_wise": True,
                         "seed": seed, "verbose": -1}
             train = lgb.Dataset(data[~held], y[~held], free_raw_data=False)
             stops = [lgb.Dataset(data[held], y[held], reference=train)] if held.any() else []

@@ -1,0 +1,89 @@
+"""Why a record has its score: SHAP values of the rung that was chosen, in points, as sentences.
+
+Ten points double the odds. Each part's SHAP values are multiplied by the slope that the calibration gave the part, so that start
+plus points is the log-odds of the probability shown: log-odds = (start + sum of points) x ln 2 / 10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from workbench import schema
+from workbench.models.ladder import Platt
+from workbench.models.rungs import BaseRate
+
+POINT = np.log(2) / 10  # log-odds
+MOST = 3  # reasons for and against
+
+
+@dataclass
+class Scorer:
+    """A rung fitted on every labelled row, and the map learned from rows that its like had not seen."""
+
+    rung: BaseRate
+    map: Platt
+
+    def probabilities(self, X: pd.DataFrame) -> np.ndarray:
+        """Calibrated probability of each row."""
+        return self.map.predict(self.rung.parts(X))
+
+    def points(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+        """Points of each feature (a row a record), and the start that they are added to: the same for all."""
+        if X.empty:
+            return pd.DataFrame(columns=X.columns, dtype="float64"), 0.0
+        total = sum(b * part for b, part in zip(self.map.b_, self.rung.contributions(X), strict=True)) / POINT
+        log_odds = self.map.a_ + self.rung.parts(X.iloc[:1]) @ self.map.b_
+        return total, float(log_odds[0] / POINT - total.iloc[0].sum())
+
+
+def readable(name: str) -> str:
+    """A field's name for people.
+
+    >>> [readable(n) for n in ("n_visits", "x_city_not_chosen", "has_email", "owner_id")]
+    ['number of visits', 'city (shown, not chosen)', 'email given', 'owner']
+    """
+    name = name.removeprefix("x_")
+    for start, end, form in (("n_", "", "number of {}"), ("has_", "", "{} given"), ("", "_not_chosen", "{} (shown, not chosen)"), ("", "_id", "{}")):
+        if name.startswith(start) and name.endswith(end):
+            return form.format(name[len(start):len(name) - len(end)].replace("_", " "))
+    return name.replace("_", " ")
+
+
+def shown_values(lake, entity: str, X: pd.DataFrame, as_of: datetime) -> pd.DataFrame:
+    """The features as a person would write them: names for ids, yes and no, three digits, `not given`."""
+    fields, out = schema.entity(entity).fields, {}
+    for c in X:
+        values = X[c]
+        if c in fields and fields[c].references:
+            names = lake.read(fields[c].references, as_of, columns=["id", "name"]).set_index("id")["name"]
+            values = values.map(names).where(values.map(names).notna(), values)
+        out[c] = [_shown(v) for v in values]
+    return pd.DataFrame(out, index=X.index, columns=X.columns)
+
+
+def _shown(value: object) -> str:
+    if pd.isna(value):
+        return "not given"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float, np.number)):
+        return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def reason_sentences(points: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """One row a record: reasons_for and reasons_against, the three strongest of each of at least half a point.
+
+    >>> reason_sentences(pd.DataFrame({"source": [14.2], "n_visits": [-3.0]}), pd.DataFrame({"source": ["Fair"], "n_visits": ["0"]})).iloc[0].tolist()
+    ['source is Fair: +14 points', 'number of visits is 0: -3 points']
+    """
+    names, rows = [readable(c) for c in points], []
+    for p, v in zip(points.to_numpy(float), values.to_numpy(object), strict=True):
+        told = [[f"{names[i]} is {v[i]}: {p[i]:+.0f} point{'s' if round(abs(p[i])) != 1 else ''}" for i in np.argsort(-sign * p, kind="stable")[:MOST] if sign * p[i] >= 0.5]
+                for sign in (1, -1)]
+        rows.append(["; ".join(part) for part in told])
+    return pd.DataFrame(rows, columns=["reasons_for", "reasons_against"], index=points.index)
