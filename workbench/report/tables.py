@@ -29,7 +29,7 @@ def format_of(name: str, values: pd.Series) -> str:
         return "date" if name.endswith("_on") else "time"
     if kind and kind != ",.0f":
         return kind
-    if name.startswith("p_") or name == "share" or name.endswith("_share"):
+    if name.startswith(("p_", "fill_")) or name == "share" or name.endswith("_share"):
         return "share"
     largest = values.dropna().abs().max()
     return ".0f" if name == "year" else ",.0f" if kind or name.startswith("n_") or "amount" in name or largest >= 1000 else ",.1f" if largest >= 10 else ",.3f"
