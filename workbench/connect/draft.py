@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workbench import schema
 from workbench.connect.guess import NAMES, WORD, canonical_field, entity_of, plain
-from workbench.connect.profile import WORDS, Column, outcome_evidence, profiled
+from workbench.connect.profile import PLAIN, WORDS, Column, outcome_evidence, profiled
 from workbench.connect.tables import TextTable, read_text_table
 from workbench.connect.typed import raw_sql
 from workbench.errors import WorkbenchError
@@ -59,13 +59,11 @@ def draft_mapping(paths: list[Path] | list[str]) -> str:
             raise WorkbenchError(f"There is no file {path}.", fix="Name the files of the export.")
         table = read_text_table(path)
         columns = profiled(table)
-        entity = entity_of(path.name, columns)
-        if entity in ("", "contact") and any(c.kind == "bool" and WORD["lead_outcome"].search(plain(c.name)) for c in columns.values()):
-            entity = "lead"  # people, and whether they bought
-        files.append(_File(path, table, columns, entity))
-    if len(files) == 1 and not files[0].entity:
-        files[0].entity = "lead"
-        files[0].head.append("# QUESTION: is a row a lead? Neither the file's name nor its columns tell what a row is.")
+        entity, sure = entity_of(path.name, columns, any(c.kind == "bool" and WORD["lead_outcome"].search(plain(c.name)) for c in columns.values()))
+        f = _File(path, table, columns, entity or "lead" * (len(paths) == 1))
+        files.append(f)
+        if f.entity and not sure:
+            f.head.append(f"# QUESTION: is a row a {f.entity}? Little in the names of the file and its columns tells.")
     known = [f for f in files if f.entity]
     for f in known:
         f.key = _key(f)
@@ -93,7 +91,7 @@ def _draft_file(f: _File, files: list[_File]) -> None:
         f.head.append("# QUESTION: which column identifies a row? None is unique; the line number stands in, so another export cannot update this one.")
     if f.entity in ("deal", "lead"):
         _find_outcome(f)
-        for column in [c for c in f.lines if c != f.key and f.columns.get(c) and f.columns[c].kind == "text"]:
+        for column in [c for c in f.lines if c != f.key and c in f.columns and f.columns[c].kind == "text"][-1:]:
             f.put(column, {"deal": "stage", "lead": "status"}[f.entity], "as a step: today's value", known_at="current_only")
     _find_references(f, files)
     _find_dates(f)
@@ -144,6 +142,9 @@ def _find_outcome(f: _File) -> None:
             f.won = f"case when {_case(closed.name, _yes_no(closed))} then {_case(won.name, _yes_no(won))} end"
         elif won:
             _put_flag(f, won, "is_won", "QUESTION: does a no mean lost, or may it still be open? Map open ones to missing")
+        elif ended := next((c for c in f.columns.values() if c.kind in ("date", "time") and re.fullmatch(NAMES["dates"]["won"][0], plain(c.name, "deal"))), None):
+            f.put(ended.name, "is_won", "QUESTION: a deal with this date is won; which are lost", values={"*": True})
+            f.won = f"case when {raw_sql(ended.name)} is not null then true end"
         else:
             f.head.append("# QUESTION: which column tells whether a deal was won or lost? Map it to is_won; without it nothing can be learned.")
         return
@@ -151,14 +152,14 @@ def _find_outcome(f: _File) -> None:
     if named:
         _put_flag(f, named, "is_converted", "the outcome, by its name and its two values")
     for c in sorted(texts, key=lambda c: sum(v == "" for v in _map_values(c).values())):
-        told = _map_values(c)
-        if f.won == "" and True in told.values():
+        if f.won == "" and True in (told := _map_values(c)).values():
             f.won = _case(c.name, {v: w if w != "" else None for v, w in told.items()})
             f.put(c.name, "is_converted", "QUESTION: which values mean converted? Read by their words", values={v: True for v, w in told.items() if w is True} | {"*": False})
-        if f.has("is_converted") and not f.has("is_lost") and re.search(r"status|stage|phase|disposition|stufe", plain(c.name)):
-            lost = {v: True for v, w in told.items() if w is False}
-            f.put(c.name, "is_lost", "these values mean given up, by their words; the others may still convert" if lost else "QUESTION: does one of its values mean given up?",
-                  values=lost | {"*": False})
+    steps = [c for c in texts if re.search(r"status|stage|phase|disposition|stufe", plain(c.name))]
+    if f.has("is_converted") and steps:
+        c = max(steps, key=lambda c: sum(w is False for w in _map_values(c).values()))
+        lost = {v: True for v, w in _map_values(c).items() if w is False}
+        f.put(c.name, "is_lost", "these values mean given up, by their words; the others may still convert" if lost else "QUESTION: does one of its values mean given up?", values=lost | {"*": False} | ({"": False} if c.filled < c.n else {}))
     if not f.has("is_converted"):
         f.head.append("# QUESTION: which column tells whether a lead became a customer? Map it to is_converted; without it nothing can be learned.")
     elif not f.has("is_lost"):
@@ -169,12 +170,15 @@ def _yes_no(c: Column) -> dict:
     return {v: WORDS[v.lower()] for v, _ in c.values}
 
 
+def _foreign(c: Column) -> dict:
+    """What yes and no mean where the import does not know the words."""
+    told = {v: b for v, b in _yes_no(c).items() if v.lower() not in PLAIN}
+    return {"values": told} if told else {}
+
+
 def _put_flag(f: _File, c: Column, name: str, why: str) -> None:
-    told = _yes_no(c)
-    foreign = {v: b for v, b in told.items() if v.lower() not in ("yes", "no", "true", "false", "1", "0", "y", "n", "t", "f", "on", "off", "1.0", "0.0")}
-    f.put(c.name, name, why, **({"values": foreign} if foreign else {}))
-    if name in ("is_won", "is_converted"):
-        f.won = _case(c.name, told)
+    f.put(c.name, name, why, **_foreign(c))
+    f.won = _case(c.name, _yes_no(c))
 
 
 def _case(column: str, told: dict) -> str:
@@ -216,7 +220,7 @@ def _nearest(value: str, keys: set[str]) -> str:
 
 
 def _find_dates(f: _File) -> None:
-    dates = [c for c in f.columns.values() if c.kind in ("date", "time") and c.name not in f.lines]
+    dates = [c for c in f.columns.values() if c.kind in ("date", "time") and (c.name not in f.lines or f.lines[c.name][0].get("field") == "is_won")]
     fields = schema.entity(f.entity).fields
 
     def first(which: str, name: str, among: list[Column]) -> Column | None:
@@ -228,7 +232,7 @@ def _find_dates(f: _File) -> None:
     closed, converted = first("closed", "closed_at", rest), first("converted", "converted_at", rest)
     created = first("created", "created_at", [c for c in rest if c not in (closed, converted, *ends)])
     left = [c for c in rest if c not in (closed, converted, *ends)]
-    if created is None and "created_at" in fields and len(left) == 1 and not WORD["late"].search(plain(left[0].name)):
+    if created is None and "created_at" in fields and len(left) == 1 and not re.search(f"{WORD['late'].pattern}|{WORD['personal'].pattern}", plain(left[0].name)):
         _put_date(f, left[0], "created_at", "QUESTION: the creation? It is the only date left")
     elif created:
         _put_date(f, created, "created_at", "creation, by its name")
@@ -315,7 +319,7 @@ def _draft_column(f: _File, c: Column) -> None:
     known = fields.get(name)
     if known and (f.has(name) or c.kind not in _FITS[known.kind] or known.outcome and f.entity in ("lead", "deal") and name != "lost_reason"):
         known = None
-    if known and known.references and known.references not in ("user", "account", "product", "campaign"):
+    if known and known.references and (known.references not in ("user", "account", "product", "campaign") or c.kind not in ("text", "int") or c.kind == "int" and "id" not in plain(c.name)):
         known = None
     late, why = ("", "") if c.name == f.key else _late(f, c, name)
     notes = [f"by its name; {c.distinct:,} values" if known else f"{c.distinct:,} values"] + ([why] if why else [])
@@ -335,8 +339,7 @@ def _draft_column(f: _File, c: Column) -> None:
         options["decimal"] = c.decimal or _file_decimal(f)
         notes.append("decimal comma")
     if kind == "bool":
-        foreign = {v: b for v, b in _yes_no(c).items() if v.lower() not in ("yes", "no", "true", "false", "1", "0", "y", "n", "t", "f", "on", "off", "1.0", "0.0")}
-        options |= {"values": foreign} if foreign else {}
+        options |= _foreign(c)
     options |= _known_at(late, known.known_at if known else "historized")
     if kind == "text" and c.distinct <= 300 and not person and (same := _spellings(c)):
         options["values"] = same
@@ -397,7 +400,6 @@ def _file_lines(f: _File, name: str) -> list[str]:
     order = [*f.columns, *f.joins]
     for column in sorted(f.lines, key=order.index):
         entries, why = f.lines[column], "; ".join(dict.fromkeys(f.notes.get(column, [])))
-        why = why.replace("QUESTION:", "", 1).strip() if why.startswith("QUESTION:") else why
         mark = "# QUESTION: " if "QUESTION" in " ".join(f.notes.get(column, [])) else "# "
         text = _entry(entries[0]) if len(entries) == 1 else "[" + ", ".join(map(_entry, entries)) + "]"
         if entries:

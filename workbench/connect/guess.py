@@ -40,17 +40,20 @@ def canonical_field(name: str, entity: str) -> str:
     return ""
 
 
-def entity_of(file: str, columns: Iterable[str]) -> str:
-    """What a row of a file is, by the file's name and the names of its columns; "" where nothing tells.
+def entity_of(file: str, columns: Iterable[str], outcome: bool = False) -> tuple[str, bool]:
+    """(entity, sure) of a file, by its name and those of its columns; "" where nothing tells. People with an `outcome` are leads.
 
     >>> entity_of("sales_pipeline.csv", ["opportunity_id", "account", "deal_stage"]), entity_of("x.csv", ["a", "b"])
-    ('deal', '')
+    (('deal', True), ('', False))
     """
     names, stem = [plain(c) for c in columns], plain(re.sub(r"\..*", "", file))
     scores = {}
     for entity, words in NAMES["entities"].items():
-        named = any(re.search(rf"\b{w}(s|es|n|en)?\b", stem) for w in words)
+        named = any(re.search(rf"\b({w}(s|es|n|en)?|{w[:-1]}ies)\b", stem) for w in words)
         telling = sum(bool(re.search(NAMES["telling"][entity], n)) for n in names)
         scores[entity] = 5 * named + 3 * min(telling, 3) + sum(canonical_field(n, entity) != "" for n in names) / 10
     best = max(scores, key=lambda e: scores[e])
-    return best if scores[best] >= 3 else ""
+    people = best == "contact" and any(re.search(NAMES["telling"]["lead"], n) for n in names)
+    if people or outcome and best not in ("lead", "deal") and (scores[best] < 5 or best == "contact"):
+        return "lead", people or best == "contact"
+    return (best, scores[best] >= 5) if scores[best] >= 3 else ("", False)

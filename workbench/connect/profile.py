@@ -16,7 +16,7 @@ from workbench.rows import quoted
 SURE = 0.99  # share of values that must parse; the rest would be rejected, and a file may lose 5 %
 WORDS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "y": True, "n": False, "t": True, "f": False, "ja": True, "nein": False,
          "oui": True, "non": False, "si": True, "sí": True, "sim": True, "não": False, "on": True, "off": False, "1.0": True, "0.0": False}
-_PLAIN = {"yes", "no", "true", "false", "1", "0", "y", "n", "t", "f", "on", "off", "1.0", "0.0"}
+PLAIN = {"yes", "no", "true", "false", "1", "0", "y", "n", "t", "f", "on", "off", "1.0", "0.0"}
 _PLACEHOLDER = re.compile(r"[-–—_.?*#/\\]+|[-(\[<* ]*((please )?(select|choose)( (one|an? \w+|\w+))?|none|n/?a|#n/a|null|nil|nan|not (specified|provided|available|applicable|set|given|stated)|"
                           r"undefined|blank|empty|unknown|tbd|tba|keine angabe|k\.? ?a\.?|(bitte )?(aus)?w(ä|ae)hlen|s(é|e)lectionner|seleccion(e|ar))[-)\]>* .:…]*", re.IGNORECASE)
 _DATES = {"dmy": ("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%d.%m.%y", "%d/%m/%y", "%d-%m-%y"), "mdy": ("%m/%d/%Y", "%m-%d-%Y", "%m.%d.%Y", "%m/%d/%y", "%m-%d-%y"),
@@ -89,7 +89,7 @@ def _find_kind(connection: duckdb.DuckDBPyConnection, c: Column) -> None:
         fits = {d: _fit(connection, c, "float", decimal=d) for d in ".,"}
         if max(fits.values()) >= SURE and not any(re.match(r"[+-]?0\d|\+\d", v) for v in texts):  # 00123 and +49 are codes
             c.decimal = "" if min(fits.values()) >= SURE else max(fits, key=lambda d: fits[d])
-            c.kind = "int" if _fit(connection, c, "int", decimal=c.decimal or ".") >= SURE else "float"
+            c.kind = "int" if _fit(connection, c, "int", decimal=c.decimal or ".") >= max(fits.values()) else "float"
 
 
 def _date_formats(connection: duckdb.DuckDBPyConnection, c: Column) -> list[tuple[str, ...]]:

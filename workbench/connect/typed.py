@@ -34,16 +34,15 @@ def _literal(value: object) -> str:
 
 
 def mapped(expression: str, values: dict) -> str:
-    """An expression with `values` replaced; "*" stands for every other value, "" for missing.
+    """An expression with `values` replaced; key "*" stands for every other value, key "" for missing, value "" is missing.
 
     >>> mapped("x", {"Won": True, "*": ""})
-    "(case (x) when 'Won' then 'true' else null end)"
+    "(case when (x) is null then null when (x) = 'Won' then 'true' else null end)"
     """
-    cases = " ".join(f"when {quoted(k)} then {_literal(v)}" for k, v in values.items() if k != "*")
     if not values:
         return expression
-    other = f"case when ({expression}) is not null then {_literal(values['*'])} end" if values.get("*", "") != "" else "null" if "*" in values else f"({expression})"
-    return f"(case ({expression}) {cases} else {other} end)" if cases else f"({other})"
+    cases = " ".join(f"when ({expression}) = {quoted(k)} then {_literal(v)}" for k, v in values.items() if k not in ("*", ""))
+    return f"(case when ({expression}) is null then {_literal(values.get('', ''))} {cases} else {_literal(values['*']) if '*' in values else f'({expression})'} end)"
 
 
 def typed_sql(clean: str, target: Target, zone: str) -> str:
