@@ -157,7 +157,9 @@ def test_a_mended_mapping_replaces_the_records(lake, tmp_path):
 
 def test_a_later_dated_export_begins_a_history(lake, tmp_path):
     imported(lake, tmp_path, SOUND, top="exported_on = 2024-06-30")
-    imported(lake, tmp_path, SOUND.replace("3,Cy,2024-03-05,5,", "3,Cy,2024-03-05,9,1") + "5,Ed,2024-07-05,1,\n", top="exported_on = 2024-07-31")
+    later = SOUND.replace("3,Cy,2024-03-05,5,", "3,Cy,2024-03-05,9,1") + "5,Ed,2024-07-05,1,\n"
+    assert imported(lake, tmp_path, later, top="exported_on = 2024-07-31").changed
+    assert not imported(lake, tmp_path, None, top="exported_on = 2024-07-31").changed  # nor does it wipe what it added to
     assert lake.read("lead", datetime(2024, 7, 15)).set_index("id").loc["s:3", "n_visits"] == 5  # as the first export told
     assert lake.read("lead").set_index("id").loc["s:3", "n_visits"] == 9
     assert lake.sql("select count(*) from lead_versions where id = 's:1'").fetchall() == [(2,)]  # creation and outcome, no third

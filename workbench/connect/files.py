@@ -74,21 +74,20 @@ def import_files(lake, mapping_path: str | Path, data_folder: str | Path | None 
     before = _imported_before(lake, mapping.source)
     earliest = min(span[0], exported) if span else None
     tables = _tables(parts, exported, earliest)
-    if before and not span and not mapping.exported_at and _all_stand(lake, mapping.source, before, _tables(parts, before, earliest)):
+    if before and not span and not mapping.exported_at and _all_stand(lake, before, _tables(parts, before, earliest), None):
         exported = before  # an undated export that is imported again says nothing new
         tables = _tables(parts, exported, earliest)
     findings = pd.DataFrame([f | {"source": mapping.source} for p in parts for f in p.findings], columns=list(FINDING)).astype({"n": "int64"})
     report = ImportReport(mapping.source, _counts(parts), findings, exported, sorted(findings.loc[findings["rule"] == "unused_column", "detail"]))
     fields = _field_rows(mapping, parts)
-    report.changed = not (_same_words(lake, fields, findings, mapping.source) and _all_stand(lake, mapping.source, exported, tables))
+    report.changed = not (_same_words(lake, fields, findings, mapping.source) and _all_stand(lake, exported, tables, mapping.exported_at))
     if report.changed:
         with lake.writer():
             lake.clear_findings(mapping.source)
             lake.set_fields(fields)
             for entity, table in tables.items():
                 say(f"writing {entity}")
-                later = bool(mapping.exported_at and before and exported > before)
-                _write(lake, entity, table, exported, later)
+                _write(lake, entity, table, exported, mapping.exported_at)
             lake.add_findings(findings)
     return report
 
@@ -189,18 +188,31 @@ def _imported_before(lake, source: str) -> datetime | None:
     return None if found.empty else found["last_recorded_at"].max().to_pydatetime()
 
 
-def _all_stand(lake, source: str, exported: datetime, tables: dict[str, pa.Table]) -> bool:
+def _split(lake, entity: str, table: pa.Table, since: datetime | None) -> tuple[duckdb.DuckDBPyConnection, int, int]:
+    """Views `whole` (versions that replace a record's) and `last` (states to add to a history that an export before `since` began), with their rows."""
+    connection = lake.connection().cursor()
+    connection.register("given", table)
+    stood = f"select id from {entity}_versions group by id having min(recorded_at) < TIMESTAMP '{since}' and max(valid_from) <= TIMESTAMP '{since}'" if since else "select null where false"
+    connection.execute(f"create temp table stood as {stood}")
+    connection.execute("create temp view whole as select * from given where id not in (select id from stood)")
+    connection.execute("create temp view last as select * exclude (valid_from) from given where id in (select id from stood) qualify row_number() over (partition by id order by valid_from desc) = 1")
+    n = connection.sql("select count(*) filter (where id not in (select id from stood)), count(distinct id) filter (where id in (select id from stood)) from given").fetchall()[0]
+    return connection, n[0], n[1]
+
+
+def _all_stand(lake, exported: datetime, tables: dict[str, pa.Table], since: datetime | None) -> bool:
     """The lake holds exactly these versions of these records already."""
     for entity, table in tables.items():
         names = [c for c in lake.columns(entity) if c not in ("valid_to", "recorded_at", "origin")]
         if set(table.column_names) - set(names):
             return False
-        connection = lake.connection().cursor()
-        connection.register("given", table)
-        stored = f"select {', '.join(names)} from {entity}_versions where id in (select id from given) and recorded_at = TIMESTAMP '{exported}' and origin = 'import'"
-        given = f"select {', '.join(c if c in table.column_names else f'null as {c}' for c in names)} from given"
-        n = connection.sql(f"select count(*) from {entity}_versions where id in (select id from given)").fetchall()[0][0]
-        if n != table.num_rows or connection.sql(f"select 1 from ({given} except {stored}) limit 1").fetchall():
+        connection, n_whole, _ = _split(lake, entity, table, since)
+        stored = f"from {entity}_versions where id in (select id from whole)"
+        given = ", ".join(c if c in table.column_names else f"null as {c}" for c in names)
+        told = ", ".join(c for c in table.column_names if c != "valid_from")
+        if connection.sql(f"select count(*) {stored}").fetchall()[0][0] != n_whole or connection.sql(
+                f"""select 1 from (select {given} from whole except select {', '.join(names)} {stored} and recorded_at = TIMESTAMP '{exported}' and origin = 'import') union all
+                select 1 from (select {told} from last except select {told} from {entity}_versions where valid_to is null) limit 1""").fetchall():
             return False
     return True
 
@@ -213,18 +225,13 @@ def _same_words(lake, fields: list[dict], findings: pd.DataFrame, source: str) -
     return all({c: row.get(c) for c in FIELD} in known for row in fields) and sorted(map(str, told)) == sorted(str({c: r[c] for c in FINDING}) for r in new)
 
 
-def _write(lake, entity: str, table: pa.Table, exported: datetime, later: bool) -> None:
-    """Replace the records' versions; or, for a later export, keep those that stand and add what differs at its date."""
-    if later and not lake.is_empty(entity):
-        connection = lake.connection().cursor()
-        connection.register("given", table)
-        stood = f"(select id from {entity}_versions group by id having max(valid_from) < TIMESTAMP '{exported}')"
-        last = connection.sql(f"select * exclude (valid_from) from given where id in {stood} qualify row_number() over (partition by id order by valid_from desc) = 1").to_arrow_table()
-        table = connection.sql(f"select * from given where id not in {stood}").to_arrow_table()
-        if last.num_rows:
-            lake.upsert(entity, last, at=exported, origin="import")
-    if table.num_rows:
-        lake.load_versions(entity, table, origin="import", recorded_at=exported)
+def _write(lake, entity: str, table: pa.Table, exported: datetime, since: datetime | None) -> None:
+    """Replace the records' versions; where an earlier dated export began their history, add what differs at this one's date."""
+    connection, n_whole, n_last = _split(lake, entity, table, since)
+    if n_last:
+        lake.upsert(entity, connection.sql(f"select {', '.join(c for c in table.column_names if c != 'valid_from')} from last").to_arrow_table(), at=exported, origin="import")
+    if n_whole:
+        lake.load_versions(entity, connection.sql("select * from whole").to_arrow_table() if n_last else table, origin="import", recorded_at=exported)
 
 
 def _versions(part: Part, exported: datetime, undated: datetime) -> pa.Table:
