@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from os.path import exists
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,7 +53,10 @@ class Store:
 
     def files(self, table: str) -> list[str]:
         """The Parquet files of a table as published; [] when it has none."""
-        return self.open(table).file_uris() if table in self.heads else []
+        files = self.open(table).file_uris() if table in self.heads else []
+        if self.pinned is not None and not all(map(exists, files)):
+            raise WorkbenchError(f"Version {self.pinned} of the lake {self.path} was vacuumed.", fix="`workbench lake versions` lists later ones.")
+        return files
 
     def open(self, table: str) -> DeltaTable:
         """The table at its published version (inside a writer: at its latest)."""
