@@ -32,16 +32,9 @@ from workbench.errors import WorkbenchError
 END = datetime(2026, 6, 30, 23, 59, 59)
 SOURCE = "demo"
 # leads, deals, users, activity in relation to the world's rates, and whether activities have texts
-SIZES = {"small": (3_000, 1_200, 16, .55, True), "medium": (20_000, 8_000, 60, .55, True), "large": (1_000_000, 1_000_000, 900, .3, False)}
+SIZES = {"small": (3_000, 1_200, 16, .55, True), "medium": (20_000, 8_000, 60, .6, True), "large": (1_000_000, 1_000_000, 900, .3, False)}
 CHUNK = 25_000  # leads or deals made at a time
 REVIEW = 1719792000.0  # 2024-07-01: stage probabilities become the win rates seen until then
-# fields that the schema lacks, or that are known otherwise than it says: entity, field, type, known_at, meaning, personal
-OWN = [("lead", "x_budget_band", "text", "fixed", "yearly budget as chosen in the form", False), ("lead", "x_newsletter", "bool", "fixed", "asked for the newsletter in the form", False),
-       ("lead", "x_messenger", "text", "fixed", "name in a messenger", True), ("account", "x_segment", "text", "fixed", "size class when the account was entered", False),
-       ("lead", "x_call_grade", "text", "current_only", "grade A to D after the latest call; written again when the lead is closed, earlier grades are not kept", False),
-       ("deal", "x_security_review", "bool", "historized", "the customer asked for a security review", False), ("deal", "x_discount_share", "float", "historized", "discount offered, 0..1", False),
-       ("deal", "x_exit_score", "float", "current_only", "1 to 10, written at the hand-over after the close; no history is kept", False),
-       ("stage", "probability", "float", "historized", "the CRM's own win probability, 0..1", False)]
 
 
 def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[str], None] | None = None) -> pd.DataFrame:
@@ -68,7 +61,7 @@ def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[s
             past = (deals.close < REVIEW)[:, None] & (deals.enter < NEVER)
             reached, won, sold = reached + past.sum(axis=0), won + (past & deals.won[:, None]).sum(axis=0), sold + deals.offer[deals.won].sum()
         pen.write(_organisation(company, np.random.default_rng([seed, 0, 1]), won / np.maximum(reached, 1), sold))
-        lake.set_fields(_field_rows(pen.filled))
+        lake.set_fields(pen.field_rows())
     return pd.DataFrame([(e, *pen.counts[e]) for e in schema.ENTITIES if e in pen.counts], columns=["entity", "n_records", "n_versions"])
 
 
@@ -78,7 +71,7 @@ class _Pen:
     def __init__(self, lake, seed: int, written: bool):
         self.lake, self.connection, self.counts, self.filled = lake, duckdb.connect(), {}, set()  # type: ignore[var-annotated]
         text = resources.files("workbench.connect").joinpath("demo.sql").read_text(encoding="utf-8").replace("{seed}", str(int(seed))).replace("{written}", str(written).lower())
-        self.sections = dict(part.split("\n", 1) for part in text.split("-- section ")[1:])
+        self.sections = {part.split(":")[0].split("\n")[0]: part.split("\n", 1)[1] for part in text.split("-- section ")[1:]}
         self.connection.execute(self.sections["macros"])
         for entity in lake.entities():  # an earlier demo, of whatever size
             merge = lake.store.merge(entity, pa.table({"source": [SOURCE]}), f"t.id >= '{SOURCE}:' and t.id < '{SOURCE};'")
@@ -89,22 +82,19 @@ class _Pen:
         """Load the versions of each entity."""
         for entity, told in stories.items():
             self.connection.register("told", told)
+            self.connection.execute(f"set variable entity = '{entity}'")
             table = self.connection.sql(self.sections[entity]).to_arrow_table()
             records, versions = self.counts.get(entity, (0, 0))
             n = self.lake.load_versions(entity, table, origin="demo", recorded_at=END)
             self.counts[entity] = (records + len(table["id"].unique()), versions + n)
             self.filled.update((entity, c) for c in table.column_names if c not in ("id", "valid_from") and table[c].null_count < len(table))
 
-
-def _field_rows(filled: set[tuple[str, str]]) -> list[dict]:
-    """How each filled field is known, for table `field`."""
-    own = {row[:2]: row[2:] for row in OWN}
-    rows = []
-    for entity, name in sorted(filled):
-        f = schema.entity(entity).fields.get(name)
-        told = own.get((entity, name)) or (f.kind, f.known_at, f.meaning, f.personal)  # type: ignore[union-attr]
-        rows.append({"source": SOURCE, "entity": entity, "field": name} | dict(zip(("kind", "known_at", "meaning", "personal"), told, strict=True)))
-    return rows
+    def field_rows(self) -> list[dict]:
+        """How each filled field is known, for table `field`."""
+        own = {tuple(row[:2]): row[2:] for row in self.connection.sql(self.sections["fields"]).fetchall()}
+        fields = {(e, name): schema.entity(e).fields.get(name) for e, name in sorted(self.filled)}
+        told = {key: own.get(key) or (f.kind, f.known_at, f.meaning, f.personal) for key, f in fields.items()}  # type: ignore[union-attr]
+        return [{"source": SOURCE, "entity": e, "field": name} | dict(zip(("kind", "known_at", "meaning", "personal"), row, strict=True)) for (e, name), row in told.items()]
 
 
 def _organisation(c: Company, rng: np.random.Generator, rates: np.ndarray, sold: float) -> dict[str, pa.Table]:

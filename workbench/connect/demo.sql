@@ -1,10 +1,11 @@
 -- How the demo organisation's records look: names, texts and the dirt of daily use. All invented; addresses lie under .test and example.com.
 -- One statement a section, over `told`: one row a version with its record's number n, `t` in seconds since 1970, and the state as numbers.
--- chance(n, 'what') in [0, 1) is fixed for a record and a purpose.
+-- chance(n, 'what') in [0, 1) is fixed for an entity's record and a purpose; a person keeps the name as lead and as contact.
 
 -- section macros
-create macro chance(n, what) as (hash(n::bigint, what, {seed}) >> 11) / 9007199254740992.0;
+create macro chance(n, what) as (hash(n::bigint, what, getvariable('entity'), {seed}) >> 11) / 9007199254740992.0;
 create macro pick(list, n, what) as list[1 + floor(chance(n, what) * len(list))::int];
+create macro own(list, p, what) as list[1 + (hash(p::bigint, what, {seed}) % len(list)::ubigint)::int];
 create macro nth(list, i) as list[i::int + 1];
 create macro key(prefix, n) as 'demo:' || prefix || n::bigint;
 create macro ref(prefix, target, n, share) as key(prefix, target) || case when chance(n, 'broken ' || prefix) < share then '-old' else '' end;
@@ -12,10 +13,10 @@ create macro instant(s) as make_timestamp((s * 1000000)::bigint);
 create macro typed(word, n, what, share) as case when chance(n, what) >= share then word when contains(word, ' ') then lower(replace(word, ' ', '-')) else upper(word) end;
 create macro named(word, n, share) as case when chance(n, 'placeholder') < share then pick(['test', 'n/a', 'Unknown', 'asdf', 'TEST 2', 'xxx'], n, 'which') else word end;
 create macro currency(i) as nth(['EUR', 'USD', 'GBP', 'CHF'], i);
-create macro first_name(p) as pick(['Avo', 'Bexi', 'Corvin', 'Dalia', 'Edlin', 'Fenja', 'Goro', 'Hesper', 'Ivo', 'Jalma', 'Kerrin', 'Lusko', 'Mirel', 'Nadu', 'Orla', 'Pavo', 'Quenby', 'Rilla', 'Soren',
+create macro first_name(p) as own(['Avo', 'Bexi', 'Corvin', 'Dalia', 'Edlin', 'Fenja', 'Goro', 'Hesper', 'Ivo', 'Jalma', 'Kerrin', 'Lusko', 'Mirel', 'Nadu', 'Orla', 'Pavo', 'Quenby', 'Rilla', 'Soren',
     'Tamsin', 'Ulva', 'Vesna', 'Wim', 'Xanthe', 'Yorick', 'Zelda', 'Ansel', 'Brisa', 'Cosmo', 'Dorrit', 'Eskil', 'Fiora', 'Gwill', 'Hanno', 'Ilse', 'Juno'], p, 'first');
-create macro last_name(p) as pick(['Quibble', 'Snor', 'Tumble', 'Wobber', 'Fizzle', 'Grumble', 'Marzi', 'Nettle', 'Pockle', 'Rumple', 'Sprocket', 'Twiddle', 'Bramble', 'Crumpet', 'Dawdle', 'Gizzle'], p, 'last')
-    || pick(['ton', 'by', 'worth', 'feld', 'mann', 'ström', 'vik', 'quist', 'berry', 'wick', 'son', 'stone'], p, 'end');
+create macro last_name(p) as own(['Quibble', 'Snor', 'Tumble', 'Wobber', 'Fizzle', 'Grumble', 'Marzi', 'Nettle', 'Pockle', 'Rumple', 'Sprocket', 'Twiddle', 'Bramble', 'Crumpet', 'Dawdle', 'Gizzle'], p, 'last')
+    || own(['ton', 'by', 'worth', 'feld', 'mann', 'ström', 'vik', 'quist', 'berry', 'wick', 'son', 'stone'], p, 'end');
 create macro person(p) as first_name(p) || ' ' || last_name(p);
 create macro company(f) as nth(['Wibble', 'Snorvel', 'Quibber', 'Zorple', 'Glimble', 'Plonkett', 'Frobish', 'Dingle', 'Mumbly', 'Vexel', 'Twonk', 'Gribble', 'Blarney', 'Squidge', 'Ponderoo', 'Noodly', 'Bumblet',
     'Crinkum', 'Flummox', 'Hobnob', 'Jabberly', 'Kerfuffle', 'Lollop'], f * 1013 % 23)
@@ -31,6 +32,14 @@ create macro places() as [{'city': 'Hamburg', 'country': 'Germany'}, {'city': 'L
     {'city': 'Zürich', 'country': 'Switzerland'}, {'city': 'Graz', 'country': 'Austria'}, {'city': 'Gdańsk', 'country': 'Poland'}, {'city': 'Aarhus', 'country': 'Denmark'}, {'city': 'Austin', 'country': 'United States'}];
 create macro family(i) as nth(['Gadgetron', 'Flowmatic', 'Docklet', 'Sorterix'], i // 3);
 create macro stage(i) as nth(['Discovery', 'Qualification', 'Proposal', 'Negotiation', 'Won', 'Lost', 'Closed (old)'], i);
+
+-- section fields: those that the schema lacks, or that are known otherwise than it says
+select * from (values ('lead', 'x_budget_band', 'text', 'fixed', 'yearly budget as chosen in the form', false), ('lead', 'x_newsletter', 'bool', 'fixed', 'asked for the newsletter in the form', false),
+    ('lead', 'x_messenger', 'text', 'fixed', 'name in a messenger', true), ('account', 'x_segment', 'text', 'fixed', 'size class when the account was entered', false),
+    ('lead', 'x_call_grade', 'text', 'current_only', 'grade A to D after the latest call; written again when the lead is closed, earlier grades are not kept', false),
+    ('deal', 'x_security_review', 'bool', 'historized', 'the customer asked for a security review', false), ('deal', 'x_discount_share', 'float', 'historized', 'discount offered, 0..1', false),
+    ('deal', 'x_exit_score', 'float', 'current_only', '1 to 10, written at the hand-over after the close; no history is kept', false),
+    ('stage', 'probability', 'float', 'historized', 'the win probability in the CRM, 0..1', false))
 
 -- section user
 select key('u', n) as id, instant(t) as valid_from, person(n) as name, lower(strip_accents(replace(person(n), ' ', '.'))) || n || '@demo-organisation.test' as email,
@@ -72,7 +81,7 @@ select key('a', n) as id, instant(t) as valid_from, named(company(f), n, .006) a
     case when first_staff < 40 then 'Small' when first_staff < 250 then 'Middle' else 'Large' end as x_segment from told
 
 -- section contact
-select key('c', n) as id, instant(t) as valid_from, named(person(p), n, .005) as name, mail(mailbox(p, f, chance(p, 'private') < .08), n, .07) as email, case when phone > 0 then phone(p) end as phone,
+select key('c', n) as id, instant(t) as valid_from, named(person(p), n, .005) as name, mail(mailbox(p, f, private), n, .07) as email, case when phone > 0 then phone(p) end as phone,
     typed(title, n, 'title', .008) as title, ref('a', account, n, .002) as account_id, key('u', owner) as owner_id, pick(places(), account, 'place').country as country, pick(places(), account, 'place').city as city,
     mute > 0 as do_not_email, silent > 0 as do_not_call, instant(created) as created_at, instant(gone) as deleted_at, case when gone is not null and chance(n, 'merged') < .5 then key('c', n - 1) end as merged_into from told
 

@@ -88,14 +88,16 @@ def lead_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, wor
     closed = np.where(some(.004), leads.born - 30 * DAY, np.where(some(.004), NAN, leads.close))  # typed wrong, or not at all
     story.add(all_, leads.close, final=True, status=np.where(leads.won, 4, 5), outcome=np.where(leads.won, 1, 2), closed=closed)
     story.add(all_, leads.gone, final=True, gone=leads.gone)
+    who, when = (work[k][(work["kind"] == WEB) & (work["lead"] >= 0)].astype(np.int64) for k in ("lead", "at"))
+    open_ = when < leads.until[who]
+    story.parts.append((who[open_], when[open_] * 1.0, {}))  # each visit is a version: the counter moves
     staff, rank = np.ceil(np.exp(rng.normal(4.2 + .45 * leads.fit, 1))), rng.normal(1.2, .6, n) + 1.5 * leads.won - .8 * (leads.close < NEVER)
     told, row = story.told(
-        c.base, p=c.base + leads.person, f=leads.firm, private=(leads.fit + rng.normal(0, 1, n) < -.6), copied=leads.copy, title=_words(TITLES, leads.title), staff=staff[leads.person],
+        c.base, p=c.base + leads.person, f=leads.firm, private=leads.private[leads.person], copied=leads.copy, title=_words(TITLES, leads.title), staff=staff[leads.person],
         industry=_words(INDUSTRIES, leads.industry), source=_words(SOURCES, leads.source), campaign=leads.campaign, created=_ahead(leads.born), contact=contact, deal=deal, merged=leads.merged + c.base + 1,
         dwell=np.exp(rng.normal(4.6 + .15 * leads.intent, .6)), pages=1 + np.exp(rng.normal(.5 + .15 * leads.intent + .2 * leads.curious, .4)),
         band=np.digitize(leads.fit + rng.normal(0, 1.2, n), [-.7, .5]), grade=np.where(some(np.where(leads.close < NEVER, .8, .1)), np.clip(np.round(rank), 0, 3), NAN))
-    web = (work["kind"] == WEB) & ~np.isnan(work["lead"])
-    seen = np.sort((work["lead"][web].astype(np.int64) << 33) + work["at"][web].astype(np.int64))
+    seen = np.sort((who << 33) + when)
     visits = np.searchsorted(seen, (row << 33) + told["t"].to_numpy().astype(np.int64), side="right") - np.searchsorted(seen, row << 33)
     return told.append_column("visits", pa.array(visits))
 
@@ -115,18 +117,18 @@ def account_story(c: Company, rng: np.random.Generator, accounts: SimpleNamespac
                       revenue=np.where(rng.random(n) < .6, staff * np.exp(rng.normal(11.6, .4, n)), NAN))[0]
 
 
-def contact_story(c: Company, rng: np.random.Generator, accounts: SimpleNamespace, contacts: SimpleNamespace) -> pa.Table:
+def contact_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, accounts: SimpleNamespace, contacts: SimpleNamespace) -> pa.Table:
     """Versions of contacts: some refuse mails or calls later, change their title or leave; a few stand there twice."""
     n, all_ = contacts.n, np.ones(contacts.n, dtype=bool)
     gone = np.floor(np.where(rng.random(n) < .008, contacts.born + rng.exponential(300 * DAY, n), NEVER))
     story = Story(gone)
     story.add(all_, contacts.born, final=True, mute=0, silent=0, phone=rng.random(n) < .7, gone=NAN)
     for share, values in ((.07, {"mute": 1}), (.03, {"silent": 1}), (.15, {"phone": 1})):
-        story.add(rng.random(n) < share, contacts.born + rng.exponential(250 * DAY, n), **values)
+        story.add(rng.random(n) < share, contacts.born + rng.exponential(250 * DAY, n), **values)  # type: ignore[arg-type]
     story.add(all_, gone, final=True, gone=gone)
     person = np.where(contacts.lead >= 0, c.base + contacts.lead, c.base + 500_000 + np.arange(n))
     twin = np.where((rng.random(n) < .012) & (contacts.lead < 0), np.maximum(np.arange(n) - 1, 0), np.arange(n))
-    return story.told(c.base, p=person[twin], f=accounts.firm[contacts.account][twin], title=_words(TITLES, rng.integers(0, len(TITLES), n)), account=c.base + contacts.account + 1,
+    return story.told(c.base, p=person[twin], f=accounts.firm[contacts.account][twin], private=np.where(contacts.lead >= 0, leads.private[contacts.lead], rng.random(n) < .08)[twin], title=_words(TITLES, rng.integers(0, len(TITLES), n)), account=c.base + contacts.account + 1,
                       owner=accounts.owner[contacts.account] + 1, created=_ahead(contacts.born))[0]
 
 
@@ -134,8 +136,8 @@ def deal_story(c: Company, rng: np.random.Generator, deals: SimpleNamespace, lea
     """Versions of deals: stages, amounts, slipped dates, hand-overs, a rival named, the close; the exit score (current_only) is today's in all."""
     n, all_, story = deals.n, np.ones(deals.n, dtype=bool), Story(deals.until)
     some = lambda share: rng.random(n) < share  # noqa: E731
-    plan, careful, typo = workday(deals.born + (25 + rng.gamma(2.5, 26, n)) * DAY), some(.94), np.where(some(.0015), 1000, 1)
-    story.add(all_, deals.born, final=True, stage=0, owner=np.where(some(.02), NAN, deals.owner + 1), amount=np.where(some(.06), NAN, np.round(deals.amount, -1) * typo), plan=np.where(careful, plan, NAN),
+    plan, careful, typo = workday(deals.born + (25 + rng.gamma(2.5, 26, n)) * DAY), some(.94), np.where(some(.004), 1000, 1)
+    story.add(all_, deals.born, final=True, stage=0, owner=np.where(some(.05), NAN, deals.owner + 1), amount=np.where(some(.06), NAN, np.round(deals.amount, -1) * typo), plan=np.where(careful, plan, NAN),
               step=np.where(some(.5), rng.integers(0, 6, n), NAN), rival=NAN, review=0, discount=NAN, outcome=NAN, closed=NAN, gone=NAN, reason=NAN)
     for _ in range(12):  # the date slips while the deal is open and its owner still cares
         careful &= some(.92)
@@ -219,5 +221,5 @@ def chunk_stories(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     contact[accounts.lead[accounts.lead >= 0]] = c.base + np.flatnonzero(accounts.lead >= 0) + 1
     deal[deals.lead[linked]] = c.base + np.flatnonzero(linked) + 1
     items, parts = deal_parts(c, rng, deals, contacts)
-    return {"account": account_story(c, rng, accounts), "contact": contact_story(c, rng, accounts, contacts), "lead": lead_story(c, rng, leads, work, contact, deal), "deal": deal_story(c, rng, deals, leads),
+    return {"account": account_story(c, rng, accounts), "contact": contact_story(c, rng, leads, accounts, contacts), "lead": lead_story(c, rng, leads, work, contact, deal), "deal": deal_story(c, rng, deals, leads),
             "deal_product": items, "deal_contact": parts, "membership": membership_story(c, rng, leads), "activity": activity_story(c, rng, work)}

@@ -49,11 +49,11 @@ class Company:
             who[wrong] = rng.integers(0, len(self.left), int(wrong.sum()))
         return np.where((self.hired[who] > at) | (self.left[who] <= at), 0, who)
 
-    def handover(self, rng: np.random.Generator, owner: np.ndarray, until: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def handover(self, rng: np.random.Generator, owner: np.ndarray, born: np.ndarray, until: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """When a record changes hands (its owner leaves; some are forgotten then; a few swap for no reason), and to whom."""
         n, gone = len(owner), self.left[owner]
         swap = np.where(rng.random(n) < .06, until - rng.exponential(60 * DAY, n), NEVER)
-        at = np.where((gone < until) & (rng.random(n) > .2), gone + rng.random(n) * 12 * DAY, np.where(swap > START, swap, NEVER))
+        at = np.where((gone < until) & (rng.random(n) > .2), gone + rng.random(n) * 12 * DAY, np.where(swap > born, swap, NEVER))
         return at, self.owners(rng, np.minimum(at, LAST))
 
     def running(self, at: np.ndarray) -> np.ndarray:
@@ -70,7 +70,8 @@ def make_company(rng: np.random.Generator, users: int, busy: float) -> Company:
 
 
 def workday(at: np.ndarray) -> np.ndarray:
-    """Times moved from a weekend to the Monday after it."""
+    """Times moved out of the night, and from a weekend to the Monday after it."""
+    at = at + np.where(at % DAY < 7 * 3600, 7 * 3600, np.where(at % DAY > 20 * 3600, 12 * 3600, 0)) * (at < NEVER)
     weekday = (at // DAY + 3) % 7  # 1970-01-01 was a Thursday
     return at + np.where((weekday >= 5) & (at < NEVER), (7 - weekday) * DAY, 0)
 
@@ -117,13 +118,13 @@ def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
     gone = np.floor(np.where(merged, born + DAY + rng.exponential(30 * DAY, n), np.where(rng.random(n) < .007, born + rng.exponential(60 * DAY, n), NEVER)))
     close = np.floor(np.where((gone < close) | (close > LAST), NEVER, close))
     until, won = np.minimum(close, gone), buys & (close < NEVER)
-    handed, heir = c.handover(rng, owner, until)
+    handed, heir = c.handover(rng, owner, born, until)
     source = _picked(rng, SOURCES, fit, intent)
     kind, latest = np.array([3, 0, 1, 3, 3, 3, 2])[source], c.running(born)
     return SimpleNamespace(
         n=n, born=born, person=person, copy=copy, fit=fit, intent=intent, curious=curious, owner=owner, wake=wake, close=close, gone=gone, until=until, worked=np.minimum(worked, until), won=won,
         merged=np.where(merged, twin, NAN), handed=handed, heir=heir, source=source, title=_picked(rng, TITLES, fit, intent)[person], industry=_picked(rng, INDUSTRIES, fit, intent)[person],
-        judged=.5 * fit + .4 * intent + rng.normal(0, .8, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 20_000 + person,  # judged = what the seller makes of it
+        judged=.5 * fit + .4 * intent + rng.normal(0, .8, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 20_000 + person, private=fit + rng.normal(0, 1, n) < -.6,  # judged = what the seller makes of it
         campaign=np.where(kind < 3, np.maximum(latest - (latest - kind) % 3, kind + 3 * (kind == 0)), NAN))
 
 
@@ -140,7 +141,7 @@ def make_accounts(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     met = born[account] + np.where(first, 0, np.floor(rng.exponential(90 * DAY, len(account))))
     kept = met <= LAST
     owner = np.where(lead < 0, c.owners(rng, born), leads.owner[lead])
-    handed, heir = c.handover(rng, owner, np.full(len(born), LAST))
+    handed, heir = c.handover(rng, owner, born, np.full(len(born), LAST))
     return (SimpleNamespace(n=len(born), n_other=n, born=born, fit=fit, lead=lead, industry=industry, owner=owner, handed=handed, heir=heir, firm=np.where(lead < 0, c.base // 20 + np.arange(len(born)), leads.firm[lead])),
             SimpleNamespace(n=int(kept.sum()), account=account[kept], born=met[kept], lead=np.where(first, lead[account], -1)[kept]))
 
@@ -173,7 +174,7 @@ def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, acc
     gone = np.floor(np.where(rng.random(n) < .006, born + rng.exponential(60 * DAY, n), NEVER))
     close = np.floor(np.where((gone < close) | (close > LAST), NEVER, close))
     until, won = np.minimum(close, gone), won & (close < NEVER)
-    handed, heir = c.handover(rng, owner, until)
+    handed, heir = c.handover(rng, owner, born, until)
     product = rng.integers(0, len(PRICES), n)
     amount = PRICES[product] * np.ceil(np.exp(rng.normal(1.3 + .15 * fit, .6, n)))
     before = np.sort(account * 2.0**33 + np.where(won, close, 2.0**32))
