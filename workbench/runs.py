@@ -37,6 +37,8 @@ from papermill.execute import ERROR_MARKER_TAG, ERROR_STYLE
 from workbench import checks
 from workbench.errors import WorkbenchError
 from workbench.lake import open_lake
+from workbench.report.export import export_report, write_whole
+from workbench.report.index import write_index
 from workbench.settings import instant, settings
 
 PACKAGES = ("crm-workbench", "pandas", "numpy", "duckdb", "deltalake", "scikit-learn", "lightgbm", "plotly", "papermill", "ipykernel")
@@ -111,8 +113,6 @@ class Run:
 
     def execute(self, reports: Path, standalone: bool) -> dict:
         """Run it, keep notebook and record, make the report; the record."""
-        from workbench.report.export import export_report
-
         started, clock, error = utc_now(), time.perf_counter(), None
         hidden = self.folder / f".{self.record['name']}.{os.getpid()}.ipynb"
         try:
@@ -139,7 +139,7 @@ class Run:
             record["report"] = os.path.relpath(export_report(kept, reports, record=record, standalone=standalone), reports)
         except Exception as caught:
             record |= {"status": "failed", "error": record["error"] or f"The report could not be made: {type(caught).__name__}: {caught}"[:600]}
-        write_json(kept.with_name(f"{record['name']}.json"), record)
+        write_whole(kept.with_name(f"{record['name']}.json"), json.dumps(record, indent=1, default=str))
         self.say(f"{record['name']}: {record['status']} after {record['seconds']:.0f} s")
         return record
 
@@ -151,20 +151,13 @@ class Run:
                 ended = datetime.fromtimestamp(Path(f"{name}.json").stat().st_mtime, ZoneInfo(settings().time_zone))
                 for ending in ("ipynb", "json"):
                     os.replace(f"{name}.{ending}", f"{name}@{ended:%H%M%S%f}.{ending}")
-            write_json(Path(f"{name}.json"), record)
+            write_whole(Path(f"{name}.json"), json.dumps(record, indent=1, default=str))
             return hidden.replace(f"{name}.ipynb")
 
 
 def utc_now() -> str:
     """The time in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def write_json(path: Path, record: dict) -> None:
-    """Write a file of JSON, whole or not at all."""
-    hidden = path.with_name(f".{path.name}.{os.getpid()}")
-    hidden.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-    hidden.replace(path)
 
 
 def new_record(name: str, status: str, error: str, slot: str | None = None) -> dict:
@@ -198,8 +191,6 @@ def run_notebooks(names: list[str], *, parameters: Mapping[str, Any] | None = No
 
 
 def _all(runs: list[Run | dict], jobs: int, standalone: bool) -> list[dict]:
-    from workbench.report.index import write_index
-
     reports, live = settings().reports, [r for r in runs if isinstance(r, Run)]
     reports.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:

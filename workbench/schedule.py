@@ -162,14 +162,14 @@ def _shown(name: str, troubles: list[str], ran: list[dict]) -> list[dict]:
     """A record of each trouble; the index tells what kept a schedule from running until it has run."""
     if not troubles and not ran:
         return []
+    from workbench.report.export import write_whole
     from workbench.report.index import write_index
-    from workbench.runs import new_record, write_json
+    from workbench.runs import new_record
 
     path, texts = settings().runs / "schedules" / f"{name}.json", troubles + [r["error"] for r in ran if r["status"] == "refused"]
     if any(r["status"] != "refused" for r in ran):
         path.unlink(missing_ok=True)
     else:
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, new_record(f"schedule-{name}", "failed", " ".join(texts)))
+        write_whole(path, json.dumps(new_record(f"schedule-{name}", "failed", " ".join(texts)), indent=1))
     write_index(settings().reports, settings().runs)
     return [new_record(f"schedule-{name}", "failed", text) for text in troubles]
