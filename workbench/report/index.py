@@ -32,7 +32,7 @@ def write_index(reports: Path, runs: Path) -> Path:
 def latest_records(runs: Path) -> list[dict]:
     """The newest record of each name, from the folders of days; one that cannot be read counts as a failed run and says so."""
     found: dict[str, dict] = {}
-    for path in sorted(runs.glob("*/*.json")):
+    for path in sorted(runs.glob("[!.]*/[!.]*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             name, ended = str(record["name"]), record["ended_at"]
