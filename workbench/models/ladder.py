@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from workbench.models.rungs import RUNGS, BaseRate, group_folds
 
@@ -120,6 +121,7 @@ def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tu
     return (frame["as_of"] + pd.Timedelta(days=horizon_days) <= cut).to_numpy(), (frame["as_of"] >= cut).to_numpy()
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
 def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7,
              progress: Callable[[str], None] | None = None) -> Evaluation:
     """Judge every rung on labelled rows (group, as_of, event and features), out of sample; see the module."""

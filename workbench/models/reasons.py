@@ -6,6 +6,7 @@ plus points is the log-odds of the probability shown: log-odds = (start + sum of
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,14 +44,12 @@ class Scorer:
 def readable(name: str) -> str:
     """A field's name for people.
 
-    >>> [readable(n) for n in ("n_visits", "x_city_not_chosen", "has_email", "owner_id")]
-    ['number of visits', 'city (shown, not chosen)', 'email given', 'owner']
+    >>> [readable(n) for n in ("n_calls_28_days", "x_city_not_chosen", "age_days", "owner_id")]
+    ['number of calls in 28 days', 'city shown, not chosen', 'age in days', 'owner']
     """
-    name = name.removeprefix("x_")
-    for start, end, form in (("n_", "", "number of {}"), ("has_", "", "{} given"), ("", "_not_chosen", "{} (shown, not chosen)"), ("", "_id", "{}")):
-        if name.startswith(start) and name.endswith(end):
-            return form.format(name[len(start):len(name) - len(end)].replace("_", " "))
-    return name.replace("_", " ")
+    name = re.sub(r"^x_|_id$", "", name)
+    name = re.sub(r"_not_chosen$", "_shown, not chosen", re.sub(r"_(\d+)_days$", r"_in_\1_days", re.sub(r"^n_", "number of_", name)))
+    return re.sub(r"([a-z])_days$", r"\1 in days", name).replace("_", " ")
 
 
 def shown_values(lake, entity: str, X: pd.DataFrame, as_of: datetime) -> pd.DataFrame:
@@ -79,11 +78,11 @@ def reason_sentences(points: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame
     """One row a record: reasons_for and reasons_against, the three strongest of each of at least half a point.
 
     >>> reason_sentences(pd.DataFrame({"source": [14.2], "n_visits": [-3.0]}), pd.DataFrame({"source": ["Fair"], "n_visits": ["0"]})).iloc[0].tolist()
-    ['source is Fair: +14 points', 'number of visits is 0: -3 points']
+    ['source: Fair (+14 points)', 'number of visits: 0 (-3 points)']
     """
     names, rows = [readable(c) for c in points], []
     for p, v in zip(points.to_numpy(float), values.to_numpy(object), strict=True):
-        told = [[f"{names[i]} is {v[i]}: {p[i]:+.0f} point{'s' if round(abs(p[i])) != 1 else ''}" for i in np.argsort(-sign * p, kind="stable")[:MOST] if sign * p[i] >= 0.5]
+        told = [[f"{names[i]}: {v[i]} ({p[i]:+.0f} point{'s' if round(abs(p[i])) != 1 else ''})" for i in np.argsort(-sign * p, kind="stable")[:MOST] if sign * p[i] >= 0.5]
                 for sign in (1, -1)]
         rows.append(["; ".join(part) for part in told])
     return pd.DataFrame(rows, columns=["reasons_for", "reasons_against"], index=points.index)

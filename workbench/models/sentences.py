@@ -1,0 +1,116 @@
+"""What a manager reads about scores: Markdown made from the numbers of `LeadScores`; it holds no text from the CRM but field names."""
+
+from __future__ import annotations
+
+from workbench.models.leads import LeadScores
+from workbench.models.reasons import readable
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "lead"), counted(1200, "lead")
+    ('1 lead', '1,200 leads')
+    """
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def event_words(s: LeadScores) -> str:
+    """What is foretold: the event and by when."""
+    verb = "converted" if s.spine.entity == "lead" else "were won"
+    return f"{verb} within {counted(s.spine.horizon_days, 'day')}" if s.spine.evaluation == "time" else f"{verb} by the time of the export"
+
+
+def rows_words(s: LeadScores, n: int) -> str:
+    """n judged rows: leads, or snapshots of leads where each counts once a week."""
+    return counted(n, f"weekly snapshot of {s.spine.entity}").replace(f"snapshot of {s.spine.entity}s", f"snapshots of {s.spine.entity}s") if s.spine.score_at == "grid" \
+        else counted(n, s.spine.entity)
+
+
+def verdict_sentence(s: LeadScores) -> str:
+    """Whether the score may be used, and the gain that says so."""
+    if s.judged.verdict != "usable":
+        return f"**{s.judged.verdict.capitalize()}.** {s.judged.why} No score is given, and lists are newest first."
+    r = s.results()
+    return (f"**Usable.** On {rows_words(s, r['n'])} that the model had not learned from, the {r['model']} puts one with the event above one without it in {r['auc']:.0%} of pairs "
+            f"(AUC {r['auc']:.3f}). Its log loss is {r['log_loss']:.3f}, that of the base rate {r['baselines']['base rate']['log_loss']:.3f}; with 99 % confidence the gain is at least {r['gain_low']:.3f}.")
+
+
+def base_rate_sentence(s: LeadScores) -> str:
+    """What the base rate is, and of what."""
+    r = s.results()
+    if not r["n"]:
+        return f"There is no {s.spine.entity} whose outcome is known."
+    judged = "judged " if len(s.judged.rows) else ""
+    sample = "" if s.spine.evaluation == "time" else " This is the rate of the export, which may be a sample and not the funnel."
+    return f"The base rate is **{r['base_rate']:.1%}**: {r['n_events']:,} of the {judged}{rows_words(s, r['n'])} {event_words(s)}.{sample}"
+
+
+def calibration_sentence(s: LeadScores) -> str:
+    """How far the probabilities are off, beside what chance alone makes."""
+    r = s.results()
+    if s.calibration.empty:
+        return "No probabilities were given out, so there is nothing to check."
+    fine = r["ece"] <= r["ece_perfect"]
+    return (f"Over ten groups of equal size the probabilities are off by {r['ece']:.3f} on average (ECE). A perfect model stays at or below {r['ece_perfect']:.3f} in 95 of 100 samples of this size: "
+            + ("**no error of calibration can be seen**." if fine else "**that is more than chance explains; read the scores as an order rather than as rates**."))
+
+
+def trust_points(s: LeadScores) -> str:
+    """Can this be trusted: a list of what was measured, what was taken on trust and what was not looked at."""
+    r, entity = s.results(), s.spine.entity
+    how = (f"Judged in order of time: learned from the earlier, tested on the later {rows_words(s, r['n'])}; no {entity} is in both." if r["evaluation"] == "time" else
+           f"Judged in five folds of {rows_words(s, r['n'])}, twins on one side, since nothing here has a date. **Drift was not measured**: nothing says that the next {entity}s are like these.")
+    points = [how, *s.notes]
+    if r["assumed"]:
+        points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
+    named = s.suspects[s.suspects["verdict"] != "fine"]
+    for used, words in ((True, "**In use although they know much alone**; find out when they are filled"), (False, "Kept out, and rightly suspected")):
+        fields = [f"{readable(f.field)} ({f.verdict}, AUC {f.auc:.2f})" for f in named[named["used"] == used].itertuples()]
+        if fields:
+            points.append(f"{words}: {', '.join(fields)}.")
+    if named.empty and len(s.suspects):
+        points.append(f"None of {counted(len(s.suspects), 'candidate field')} knows suspiciously much of the outcome by itself.")
+    if len(s.excluded):
+        points.append(f"{counted(len(s.excluded), 'field')} took no part; the table of excluded fields gives the reasons.")
+    return "\n".join(f"- {p}" for p in points)
+
+
+def scores_sentence(s: LeadScores) -> str:
+    """What the scores add up to, and how to read points; or why there are none."""
+    n, entity = 0 if s.examples else len(s.scores), s.spine.entity
+    if s.examples:
+        return f"No {entity} is open, so there is nobody to call. As examples: what a new {entity} with the fields of each of the newest {counted(len(s.scores), entity)} would be told."
+    if not n or not s.usable:
+        return f"{counted(n, f'open {entity}')}, newest first; none has a score." if n else f"No {entity} is open, so there is nobody to call."
+    return (f"{counted(n, f'open {entity}')}: {s.scores['p_convert'].sum():,.1f} of them are expected to {'convert' if entity == 'lead' else 'be won'} in time. Ten points double the odds. "
+            "The interval (80 %) is for the mean rate of records scored alike, not for the single one.")
+
+
+def call_sentence(s: LeadScores, capacity: int) -> str:
+    """What a list of `capacity` calls brings, and who was left out."""
+    chosen, refused = s.call_list(capacity), 0 if s.examples else int((~s.scores["may_call"].astype(bool)).sum())
+    left = f" {counted(refused, f'open {s.spine.entity}')} refused calls and {'is' if refused == 1 else 'are'} never on the list." if refused else ""
+    if chosen.empty:
+        return f"The list is empty.{left}"
+    if not s.usable:
+        return f"{counted(len(chosen), s.spine.entity)}, **newest first**, because no score is usable.{left}"
+    return f"{counted(len(chosen), s.spine.entity)}: {chosen['p_convert'].sum():,.1f} conversions expected, {len(chosen) * s.results()['base_rate']:,.1f} at the base rate.{left}"
+
+
+def next_steps(s: LeadScores) -> str:
+    """What to do next: a list."""
+    steps = []
+    if s.usable:
+        steps.append("Work the list from the top and record every outcome, lost ones too: the next run learns from them.")
+    elif s.judged.verdict == "no usable signal":
+        steps.append("Do not buy or build a score on these fields; collect what is not here yet: activities, answers, sources.")
+    else:
+        steps.append(f"Wait for more outcomes, or import older {s.spine.entity}s, lost ones too.")
+    if s.spine.evaluation != "time":
+        steps.append("Bring creation and closing dates into the export: then the score can be judged in order of time, and for a horizon.")
+    if s.suspects["used"].any() and (s.suspects.loc[s.suspects["used"].astype(bool), "verdict"] != "fine").any():
+        steps.append("Ask who fills the suspected fields, and when; take them out of the mapping if it is after the decision.")
+    if len(s.spine.assumed):
+        steps.append("Import again after a while: fields that changed show their history, and need no assumption any more.")
+    return "\n".join(f"- {p}" for p in steps)
