@@ -257,8 +257,10 @@ def test_jobs_run_at_the_same_time(project):
 def test_an_earlier_run_of_the_day_is_kept_aside(project):
     write_notebook(project, "01_twice", "import pathlib\nassert pathlib.Path('fixed').exists()", RECORD)
     first, = run_notebooks(["01"])
+    assert "AssertionError" in Path("reports/index.html").read_text()
     Path("fixed").touch()
     second, = run_notebooks(["01"])
+    assert "AssertionError" not in Path("reports/index.html").read_text()
     assert (first["status"], second["status"], first["name"], second["name"]) == ("failed", "ok", "01_twice", "01_twice")
     assert json.loads(kept("01_twice", "json").read_text()) == second
     old = json.loads(kept("01_twice@*", "json").read_text())
