@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -219,6 +220,7 @@ def _tell(records: list[dict]) -> None:
 
 def main() -> None:
     """The command `workbench`: errors as one sentence, Ctrl-C without a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop ends kernels and records like Ctrl-C
     try:
         app()
     except WorkbenchError as error:
