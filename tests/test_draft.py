@@ -178,6 +178,40 @@ def test_a_plain_marketing_list_loads_as_drafted(tmp_path):
     assert {"x_age", "x_newsletter"} <= set(snapshots(lake, "lead", as_of=NOW).features)
 
 
+def test_an_opportunity_report_without_ids_loads_with_owners_and_accounts(tmp_path):
+    r, n = np.random.default_rng(6), 300
+    stage = r.choice(["Prospecting", "Closed Won", "Closed Lost", "Negotiation/Review"], n)
+    frame = pd.DataFrame({"Opportunity Owner": r.choice(["Kim Poe", "KIM POE", "Lou Reed"], n, p=[.5, .1, .4]), "Account Name": [f"Acc {i % 50}" for i in range(n)],
+                          "Opportunity Name": [f"Opp {i % 290}" for i in range(n)], "Stage": stage, "Amount": [f"USD {x:,.2f}" for x in r.random(n) * 1e5],
+                          "Probability (%)": pd.Series(stage).map({"Closed Won": 100, "Closed Lost": 0}).fillna(50).astype(int), "Age": r.integers(0, 300, n), "Close Date": "10/25/2024",
+                          "Created Date": "1/13/2024", "Lead Source": r.choice(["Web", "Partner"], n)})
+    frame.to_csv(tmp_path / "report.csv", index=False)
+    text, lake, report = loaded(tmp_path, [tmp_path / "report.csv"])
+    assert report.counts.set_index("entity")["loaded"].to_dict() == {"deal": 300, "user": 2, "account": 50}  # Kim Poe in two spellings is one
+    assert set(report.findings["rule"]) == {"planned_close", "replaced_value"} and lake.sql("select count(owner_id), count(account_id) from deal").fetchall() == [(300, 300)]
+    assert "# QUESTION: which column identifies a row?" in text and set(lake.read("deal")["currency"]) == {"USD"}
+    assert [fields_of(text, c)[0]["known_at"] for c in ("Probability (%)", "Age")] == ["outcome", "current_only"]
+
+
+def test_contacts_with_a_lifecycle_stage_are_leads(tmp_path):
+    n = 200
+    stages = ["subscriber", "lead", "customer", "opportunity"] * 50
+    frame = pd.DataFrame({"Record ID": range(n), "Email": [f"a{i}@x.com" for i in range(n)], "Lifecycle Stage": stages, "Lead Status": ["NEW", "UNQUALIFIED", "", ""] * 50,
+                          "Create Date": "2024-01-05 10:00", "Became a Customer Date": ["", "", "2024-05-05 10:00", ""] * 50, "Original Source": ["Organic", "Direct"] * 100})
+    frame.to_csv(tmp_path / "all-contacts.csv", index=False)
+    _, lake, _ = loaded(tmp_path, [tmp_path / "all-contacts.csv"])
+    found = lake.sql("select is_converted, is_lost, count(*), count(converted_at) from lead group by all order by all").fetchall()
+    assert found == [(False, False, 100, 0), (False, True, 50, 0), (True, False, 50, 50)]  # an empty status is not given up
+
+
+def test_a_won_date_alone_tells_who_won_and_asks_who_lost(tmp_path):
+    frame = pd.DataFrame({"deal_id": range(60), "won_date": ["2024-01-05 10:00:00", ""] * 30, "segment": ["a", "b", "c"] * 20})
+    frame.to_csv(tmp_path / "closed_deals.csv", index=False)
+    text, lake, _ = loaded(tmp_path, [tmp_path / "closed_deals.csv"])
+    assert lake.sql("select is_won, count(*), count(closed_at) from deal group by 1 order by 1").fetchall() == [(True, 30, 30), (None, 30, 0)]
+    assert "# QUESTION:" in line_of(text, "won_date")
+
+
 def drafted(tmp_path, frame, name="leads.csv"):
     frame.to_csv(tmp_path / name, index=False)
     return draft_mapping([tmp_path / name])
@@ -263,13 +297,13 @@ def test_a_file_of_no_known_entity_is_left_out_with_a_note(tmp_path):
     pd.DataFrame({"Deal ID": range(60), "Stage": ["Won", "Lost"] * 30}).to_csv(tmp_path / "deals.csv", index=False)
     pd.DataFrame({"Field": ["a"], "Description": ["b"]}).to_csv(tmp_path / "about.csv", index=False)
     text = draft_mapping([tmp_path / "about.csv", tmp_path / "deals.csv"])
-    assert [f["name"] for f in tomllib.loads(text)["file"]] == ["deals.csv"] and '"about.csv" is left out' in text
+    assert [f["name"] for f in tomllib.loads(text)["file"]] == ["deals.csv"] and '# QUESTION: is "about.csv" needed?' in text
 
 
 def test_hostile_names_and_values_give_a_valid_mapping_that_loads(tmp_path):
     evil = ['"', "'", "\\", "a\nb", "]]", "# x", "{}", "'; drop table raw; --", "\u202e", "Ünï", "<script>", "Lead\tSource", "日本"]
     frame = pd.DataFrame({"Lead ID": [f"{e}{i}" for i in range(5) for e in evil], "Converted": (["0", "1"] * 40)[: 5 * len(evil)]} | {e: [f"{e}{i % 3}" for i in range(5 * len(evil))] for e in evil})
-    name = "le'a\"ds\n[x].csv"
+    name = "le'a\"ds\n\x01[x].csv"
     frame.to_csv(tmp_path / name, index=False)
     text, lake, report = loaded(tmp_path, [tmp_path / name])
     assert report.counts["loaded"].tolist()[0] == 65 and not report.unused

@@ -45,7 +45,8 @@ class ImportReport:
 
     def message(self) -> str:
         """What happened, in sentences."""
-        lines = [f"{r.file}: {r.loaded:,} of {r.read:,} rows loaded as {r.entity}" + (f", {r.rejected:,} rejected" if r.rejected else "") for r in self.counts.itertuples()]
+        lines = [f"{file}: {loaded:,} of {read:,} rows loaded as {entity}" + (f", {rejected:,} rejected" if rejected else "")
+                 for file, entity, read, loaded, rejected in self.counts.to_numpy().tolist()]
         told = [f"{rule} {self.findings.loc[self.findings['rule'] == rule, 'n'].sum():,}" for rule in sorted(set(self.findings["rule"]))]
         lines += [f"Findings: {', '.join(told)} (02_data_quality lists them)."] if told else ["No findings."]
         return "\n".join(lines + ([] if self.changed else ["The lake holds all of this already; nothing was written."]))

@@ -134,35 +134,22 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _decoding(path: Path, encoding: str) -> tuple[str, int, bool, list[dict]]:
-    """(encoding, lines, UTF-8 throughout, findings): UTF-8 unless most lines with accents are something else."""
+    """(encoding, lines, whether all are sound UTF-8, findings): UTF-8 unless most lines with accents are something else."""
     with _opened(path) as binary:
-        start, n_lines, last = binary.read(4), 0, b"\n"
-        decoder, good, bad, carry, marks = codecs.getincrementaldecoder("utf-8")(), 0, 0, start, True
-        if not encoding and start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        if not encoding and binary.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             return "utf-16", 0, False, []
-        while chunk := carry or binary.read(1 << 20):
-            carry, last = b"", chunk[-1:]
-            n_lines += chunk.count(b"\n")
-            try:
-                marks and decoder.decode(chunk)
-            except UnicodeDecodeError:
-                marks = False
-        try:
-            marks and decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            marks = False
-    n_lines += last != b"\n"
-    if encoding:
-        codecs.lookup(encoding)
-        is_utf8 = codecs.lookup(encoding).name == "utf-8"
-        return "utf-8-sig" if is_utf8 else encoding, n_lines, is_utf8 and marks, []
-    if not marks:
-        for line in _lines(path, "utf-8-sig"):
-            bad += (broken := bool(_UNDECODED.search(line)))
-            good += not broken and not line.isascii()
-    if bad > good:
-        return "cp1252", n_lines, False, [{"rule": "encoding", "line": 0, "detail": "not UTF-8; read as Windows-1252 (Latin-1)", "lost": False}]
-    return "utf-8-sig", n_lines, marks, []
+    told = codecs.lookup(encoding).name if encoding else "utf-8"
+    n = good = bad = 0
+    for line in _lines(path, "utf-8-sig" if told == "utf-8" else encoding):
+        n += 1
+        if not line.isascii():
+            broken = bool(_UNDECODED.search(line))
+            bad, good = bad + broken, good + (not broken)
+    if told != "utf-8":
+        return encoding, n, False, []
+    if bad > good and not encoding:
+        return "cp1252", n, False, [{"rule": "encoding", "line": 0, "detail": "not UTF-8; read as Windows-1252 (Latin-1)", "lost": False}]
+    return "utf-8-sig", n, bad == 0, []
 
 
 def _delimiter(path: Path, encoding: str) -> str:
