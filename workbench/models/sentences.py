@@ -59,17 +59,18 @@ def calibration_sentence(s: LeadScores) -> str:
 def trust_points(s: LeadScores) -> str:
     """Can this be trusted: a list of what was measured, what was taken on trust and what was not looked at."""
     r, entity = s.results(), s.spine.entity
-    how = (f"Judged in order of time: learned from the earlier, tested on the later {rows_words(s, r['n'])}; no {entity} is in both." if r["evaluation"] == "time" else
+    how = ("Nothing was judged." if s.judged.rows.empty else
+           f"Judged in order of time: learned from the earlier, tested on the later {rows_words(s, r['n'])}; no {entity} was judged by a model that had learned from it." if r["evaluation"] == "time" else
            f"Judged in five folds of {rows_words(s, r['n'])}, twins on one side, since nothing here has a date. **Drift was not measured**: nothing says that the next {entity}s are like these.")
     points = [how, *s.notes]
     if r["assumed"]:
         points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
     named = s.suspects[s.suspects["verdict"] != "fine"]
-    for used, words in ((True, "**In use although they know much alone**; find out when they are filled"), (False, "Kept out, and rightly suspected")):
+    for used, words in ((True, "**In use although they know much alone**; find out when they are filled"), (False, "Kept out, and they do know much of the outcome")):
         fields = [f"{readable(f.field)} ({f.verdict}, AUC {f.auc:.2f})" for f in named[named["used"] == used].itertuples()]
         if fields:
             points.append(f"{words}: {', '.join(fields)}.")
-    if named.empty and len(s.suspects):
+    if named.empty and len(s.suspects) and len(s.judged.rows):
         points.append(f"None of {counted(len(s.suspects), 'candidate field')} knows suspiciously much of the outcome by itself.")
     if len(s.excluded):
         points.append(f"{counted(len(s.excluded), 'field')} took no part; the table of excluded fields gives the reasons.")
@@ -83,7 +84,7 @@ def scores_sentence(s: LeadScores) -> str:
         return f"No {entity} is open, so there is nobody to call. As examples: what a new {entity} with the fields of each of the newest {counted(len(s.scores), entity)} would be told."
     if not n or not s.usable:
         return f"{counted(n, f'open {entity}')}, newest first; none has a score." if n else f"No {entity} is open, so there is nobody to call."
-    return (f"{counted(n, f'open {entity}')}: {s.scores['p_convert'].sum():,.1f} of them are expected to {'convert' if entity == 'lead' else 'be won'} in time. Ten points double the odds. "
+    return (f"{counted(n, f'open {entity}')}: {s.scores['p_convert'].sum():,.1f} of them are expected to {'convert' if entity == 'lead' else 'be won'}. Ten points double the odds. "
             "The interval (80 %) is for the mean rate of records scored alike, not for the single one.")
 
 
@@ -102,12 +103,13 @@ def next_steps(s: LeadScores) -> str:
     """What to do next: a list."""
     steps = []
     if s.usable:
-        steps.append("Work the list from the top and record every outcome, lost ones too: the next run learns from them.")
+        steps.append("Score new ones as they come in and record every outcome, lost ones too: the next run learns from them." if s.examples else
+                     "Work the list from the top and record every outcome, lost ones too: the next run learns from them.")
     elif s.judged.verdict == "no usable signal":
         steps.append("Do not buy or build a score on these fields; collect what is not here yet: activities, answers, sources.")
     else:
         steps.append(f"Wait for more outcomes, or import older {s.spine.entity}s, lost ones too.")
-    if s.spine.evaluation != "time":
+    if s.spine.evaluation != "time" and s.results()["n"]:
         steps.append("Bring creation and closing dates into the export: then the score can be judged in order of time, and for a horizon.")
     if s.suspects["used"].any() and (s.suspects.loc[s.suspects["used"].astype(bool), "verdict"] != "fine").any():
         steps.append("Ask who fills the suspected fields, and when; take them out of the mapping if it is after the decision.")
