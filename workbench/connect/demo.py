@@ -15,18 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from workbench import schema
+from workbench.connect import demo_world as w
 from workbench.connect.demo_story import WORTH, Story, chunk_stories, numbers
-from workbench.connect.demo_world import (
-    DAY,
-    NEVER,
-    PRICES,
-    START,
-    Company,
-    make_accounts,
-    make_company,
-    make_deals,
-    make_leads,
-)
 from workbench.errors import WorkbenchError
 
 END = datetime(2026, 6, 30, 23, 59, 59)
@@ -45,7 +35,7 @@ def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[s
     if size not in SIZES:
         raise WorkbenchError(f"There is no demo of size {size!r}.", fix=f"Sizes: {', '.join(SIZES)}.")
     n_leads, n_deals, n_users, busy, written = SIZES[size]
-    company, n_chunks = make_company(np.random.default_rng([seed, 0]), n_users, busy), -(-max(n_leads, n_deals) // CHUNK)
+    company, n_chunks = w.make_company(np.random.default_rng([seed, 0]), n_users, busy), -(-max(n_leads, n_deals) // CHUNK)
     reached, won, sold = np.zeros(4), np.zeros(4), 0.0
     with lake.writer():
         pen = _Pen(lake, seed, written)
@@ -54,11 +44,11 @@ def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[s
                 progress(f"demo organisation: part {k + 1} of {n_chunks}")
             rng, company.base = np.random.default_rng([seed, k + 1]), k * 1_000_000
             n, m = (total // n_chunks + (k < total % n_chunks) for total in (n_leads, n_deals))
-            leads = make_leads(company, rng, n)
-            accounts, contacts = make_accounts(company, rng, leads, max(3, m // 2))
-            deals = make_deals(company, rng, leads, accounts, m)
+            leads = w.make_leads(company, rng, n)
+            accounts, contacts = w.make_accounts(company, rng, leads, max(3, m // 2))
+            deals = w.make_deals(company, rng, leads, accounts, m)
             pen.write(chunk_stories(company, rng, leads, accounts, contacts, deals))
-            past = (deals.close < REVIEW)[:, None] & (deals.enter < NEVER)
+            past = (deals.close < REVIEW)[:, None] & (deals.enter < w.NEVER)
             reached, won, sold = reached + past.sum(axis=0), won + (past & deals.won[:, None]).sum(axis=0), sold + deals.offer[deals.won].sum()
         pen.write(_organisation(company, np.random.default_rng([seed, 0, 1]), won / np.maximum(reached, 1), sold))
         lake.set_fields(pen.field_rows())
@@ -70,7 +60,7 @@ class _Pen:
 
     def __init__(self, lake, seed: int, written: bool):
         self.lake, self.connection, self.counts, self.filled = lake, duckdb.connect(), {}, set()  # type: ignore[var-annotated]
-        text = resources.files("workbench.connect").joinpath("demo.sql").read_text(encoding="utf-8").replace("{seed}", str(int(seed))).replace("{written}", str(written).lower())
+        text = resources.files("workbench.connect").joinpath("demo.sql").read_text(encoding="utf-8").replace("{seed}", str(int(seed))).replace("{written}", str(written).lower()).replace("{prices}", ", ".join(map(str, w.PRICES)))
         self.sections = {part.split(":")[0].split("\n")[0]: part.split("\n", 1)[1] for part in text.split("-- section ")[1:]}
         self.connection.execute(self.sections["macros"])
         for entity in lake.entities():  # an earlier demo, of whatever size
@@ -97,22 +87,15 @@ class _Pen:
         return [{"source": SOURCE, "entity": e, "field": name} | dict(zip(("kind", "known_at", "meaning", "personal"), row, strict=True)) for (e, name), row in told.items()]
 
 
-def _organisation(c: Company, rng: np.random.Generator, rates: np.ndarray, sold: float) -> dict[str, pa.Table]:
+def _organisation(c: w.Company, rng: np.random.Generator, rates: np.ndarray, sold: float) -> dict[str, pa.Table]:
     """Users, stages (a guess first, from REVIEW on the win rates seen), campaigns, products, month-end exchange rates and quotas."""
     n, story, campaign = len(c.hired), Story(c.left), c.campaigns
     team = np.arange(n) % 4
     story.add(team >= 0, c.hired, final=True, team=team, active=1)
-    story.add((rng.random(n) < .2) & (np.arange(n) > 3), c.hired + rng.random(n) * 900 * DAY, team=(team + 1) % 4)
+    story.add((rng.random(n) < .2) & (np.arange(n) > 3), c.hired + rng.random(n) * 900 * w.DAY, team=(team + 1) % 4)
     story.add(team >= 0, c.left, final=True, active=0)
     chance = np.concatenate([[.1, .25, .5, .75, 1, 0], np.round(rates, 2), [1, 0]])
-    ends, starts = (pd.date_range("2022-06-01", END, freq=f).as_unit("s").astype("int64").to_numpy().astype(float) for f in ("ME", "QS"))
-    walk = WORTH * np.exp(np.cumsum(rng.normal(0, .015, (len(ends), 4)), axis=0) * [0, 1, 1, 1])
-    starts = starts[starts >= START]
-    user, q = (a.ravel() for a in np.meshgrid(np.arange(n), np.arange(len(starts)), indexing="ij"))
-    user, q = (a[(c.hired[user] <= starts[q]) & (c.left[user] > starts[q])] for a in (user, q))
-    target = 1.1 * sold / len(user) * np.exp(.054 * (q - 7.5)) * np.where(starts[q] - c.hired[user] < 180 * DAY, .6, 1) * np.exp(rng.normal(0, .1, len(user)))
-    return {"user": story.told(0)[0], "stage": numbers(n=np.tile(np.arange(1, 7), 2), t=np.repeat([START, REVIEW], 6), probability=chance),
-            "campaign": numbers(n=np.arange(1, len(campaign) + 1), t=np.maximum(np.floor(campaign) - 14 * DAY, START), starts=campaign),
-            "product": numbers(n=np.arange(1, len(PRICES) + 1), t=np.full(len(PRICES), START), price=PRICES),
-            "fx_rate": numbers(t=np.repeat(ends + DAY - 1, 4), money=np.tile(np.arange(4), len(ends)), rate=walk.ravel()),
-            "quota": numbers(n=user + 1, t=np.maximum(starts[q] - 10 * DAY, START), starts=starts[q], amount=target)}
+    one = np.arange(1, len(w.PRICES) + 1)
+    return {"user": story.told(0)[0], "stage": numbers(n=np.tile(np.arange(1, 7), 2), t=np.repeat([w.START, REVIEW], 6), probability=chance), "product": numbers(n=one, begins=one * 0 + w.START),
+            "campaign": numbers(n=np.arange(1, len(campaign) + 1), starts=campaign, begins=np.full(len(campaign), w.START)), "fx_rate": numbers(money=np.arange(4), worth=WORTH),
+            "quota": numbers(n=np.arange(1, n + 1), hired=c.hired, gone=np.where(c.left < w.NEVER, c.left, w.NAN), sold=np.full(n, sold))}

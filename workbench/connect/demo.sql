@@ -31,7 +31,9 @@ create macro places() as [{'city': 'Hamburg', 'country': 'Germany'}, {'city': 'L
     {'city': 'Nantes', 'country': 'France'}, {'city': 'Utrecht', 'country': 'Netherlands'}, {'city': 'Leeds', 'country': 'United Kingdom'}, {'city': 'Bristol', 'country': 'United Kingdom'},
     {'city': 'Zürich', 'country': 'Switzerland'}, {'city': 'Graz', 'country': 'Austria'}, {'city': 'Gdańsk', 'country': 'Poland'}, {'city': 'Aarhus', 'country': 'Denmark'}, {'city': 'Austin', 'country': 'United States'}];
 create macro family(i) as nth(['Gadgetron', 'Flowmatic', 'Docklet', 'Sorterix'], i // 3);
+create macro price(i) as nth([{prices}], i - 1);
 create macro stage(i) as nth(['Discovery', 'Qualification', 'Proposal', 'Negotiation', 'Won', 'Lost', 'Closed (old)'], i);
+create macro lapse(n, what, mean_days) as 86400 * mean_days * -ln(1 - chance(n, what));  -- seconds, exponential
 
 -- section fields: those that the schema lacks, or that are known otherwise than it says
 select * from (values ('lead', 'x_budget_band', 'text', 'fixed', 'yearly budget as chosen in the form', false), ('lead', 'x_newsletter', 'bool', 'fixed', 'asked for the newsletter in the form', false),
@@ -50,18 +52,23 @@ select key('u', n) as id, instant(t) as valid_from, person(n) as name, lower(str
 select key('s', n) as id, instant(t) as valid_from, 'Sales' as pipeline, stage(n - 1) as name, n as position, probability, nth(['open', 'won', 'lost'], greatest(n - 4, 0)) as outcome from told
 
 -- section campaign
-select key('k', n) as id, instant(t) as valid_from, nth(['Webinar', 'Event', 'E-mail campaign'], n % 3) as kind, kind || ' ' || family(n % 12) || ' ' || strftime(instant(starts), '%Y-%m') as name, instant(starts)::date as starts_on,
-    (instant(starts) + to_days(nth([0, 2, 20], n % 3)))::date as ends_on, round(nth([1500, 9000, 600], n % 3) * (.6 + chance(n, 'cost')), -2) as cost, 'EUR' as currency from told
+select key('k', n) as id, instant(greatest(starts - 14 * 86400, begins)) as valid_from, nth(['Webinar', 'Event', 'E-mail campaign'], n % 3) as kind, kind || ' ' || family(n % 12) || ' ' || strftime(instant(starts), '%Y-%m') as name,
+    instant(starts)::date as starts_on, (instant(starts) + to_days(nth([0, 2, 20], n % 3)))::date as ends_on, round(nth([1500, 9000, 600], n % 3) * (.6 + chance(n, 'cost')), -2) as cost, 'EUR' as currency from told
 
 -- section product
-select key('p', n) as id, instant(t) as valid_from, family(n - 1) || ' ' || nth(['Basic', 'Plus', 'Complete'], (n - 1) % 3) as name, family(n - 1) as family, price as list_price, 'EUR' as currency from told
+select key('p', n) as id, instant(begins) as valid_from, family(n - 1) || ' ' || nth(['Basic', 'Plus', 'Complete'], (n - 1) % 3) as name, family(n - 1) as family, price(n) as list_price, 'EUR' as currency from told
 
 -- section fx_rate
-select 'demo:fx-' || currency(money) || '-' || instant(t)::date as id, instant(t) as valid_from, currency(money) as currency, instant(t)::date as on_date, round(rate, 4) as rate from told
+-- month-end rates against the euro, a random walk each; the last is the last event of all
+select 'demo:fx-' || currency(money) || '-' || t::date as id, t as valid_from, currency(money) as currency, t::date as on_date,
+    round(worth * exp(case when money > 0 then sum(.05 * (chance(strftime(t, '%Y%m')::int, 'rate ' || money::int) - .5)) over (partition by money order by t) else 0 end), 4) as rate
+from (select money, worth, unnest(generate_series(TIMESTAMP '2022-07-01', TIMESTAMP '2026-07-01', interval 1 month)) - interval 1 second as t from told)
 
 -- section quota
-select 'demo:q' || n || '-' || strftime(instant(starts), '%Y-%m') as id, instant(t) as valid_from, key('u', n) as user_id, instant(starts)::date as starts_on,
-    (instant(starts) + interval 3 month - interval 1 day)::date as ends_on, round(amount, -3) as amount, 'EUR' as currency from told
+-- a target a user and quarter, agreed ten days before: what a seller brings in and a tenth more, growing; less in the first half-year
+select 'demo:q' || n || '-' || strftime(q, '%Y-%m') as id, greatest(q - interval 10 day, TIMESTAMP '2022-07-01') as valid_from, key('u', n) as user_id, q::date as starts_on, (q + interval 3 month - interval 1 day)::date as ends_on,
+    round(1.1 * sold / count(*) over () * exp(.054 * (date_diff('quarter', TIMESTAMP '2022-07-01', q) - 7.5)) * case when q < instant(hired) + interval 180 day then .6 else 1 end * (.85 + .3 * chance(n, 'quota ' || q::varchar)), -3) as amount, 'EUR' as currency
+from (select *, unnest(generate_series(TIMESTAMP '2022-07-01', TIMESTAMP '2026-04-01', interval 3 month)) as q from told) where q >= instant(hired) and (gone is null or q < instant(gone))
 
 -- section lead
 select key('l', n) as id, instant(t) as valid_from, named(person(p), n, .005) as name, case when copied and chance(n, 'loud') < .5 then upper(mail(mailbox(p, f, private), n, .04)) else mail(mailbox(p, f, private), n, .04) end as email,
@@ -95,14 +102,25 @@ select key('d', n) as id, instant(t) as valid_from, named(company(f) || ' – ' 
     review > 0 as x_security_review, discount as x_discount_share, score as x_exit_score from told
 
 -- section deal_product
-select key('i', n) as id, instant(t) as valid_from, key('d', deal) as deal_id, ref('p', product, n, .004) as product_id, quantity, round(price * quantity / worth, 2) as amount, currency(money) as currency from told
+-- line items from the proposal on: the main product, and up to two others
+select key('i', 10 * (n - 1) + item) as id, instant(proposed) as valid_from, key('d', n) as deal_id, ref('p', thing, 10 * n + item, .004) as product_id,
+    case when item = 1 then greatest(round(.8 * offer / price(thing)), 1) else 1 + floor(3 * chance(10 * n + item, 'quantity')) end as quantity, round(price(thing) * quantity / worth, 2) as amount, currency(money) as currency
+from (select *, case when item = 1 then product else 1 + floor(12 * chance(10 * n + item, 'product'))::bigint end as thing from (select *, unnest(range(1, 2 + floor(3 * chance(n, 'items') ** 2)::bigint)) as item from told)) where proposed is not null
 
 -- section deal_contact
-select key('r', n) as id, instant(t) as valid_from, key('d', deal) as deal_id, key('c', contact) as contact_id,
-    case when chance(n, 'champion') < case when champion then .6 else .12 end then 'Champion' else pick(['Decision maker', 'User', 'Purchasing'], n, 'role') end as role from told
+-- the people of a deal: its main contact, and the latest of its account where there are more
+select key('r', 10 * (n - 1) + part) as id, instant(t) as valid_from, key('d', n) as deal_id, key('c', person) as contact_id,
+    case when chance(10 * n + part, 'champion') < case when champion then .6 else .12 end then 'Champion' else pick(['Decision maker', 'User', 'Purchasing'], 10 * n + part, 'role') end as role
+from (select n, t, champion, contact as person, 1 as part from told union all select n, t, champion, other, 2 from told where other is not null) order by n, part
 
 -- section membership
-select key('m', n) as id, instant(t) as valid_from, ref('k', campaign, n, .003) as campaign_id, key('l', lead) as lead_id, nth(['sent', 'opened', 'responded'], status) as status, instant(created) as created_at from told
+-- members of campaigns: leads that came through one, and others that were written to later (campaigns begin every 30.4 days)
+select key('m', n) as id, instant(floor(t)) as valid_from, ref('k', number, n, .003) as campaign_id, key('l', n) as lead_id, nth(['sent', 'opened', 'responded'], status) as status, instant(floor(sent)) as created_at
+from (select *, case when came then campaign else 1 + floor((sent - begins) / 86400 / 30.4) end as number,
+        unnest(case when came then [{'status': 2, 't': sent}] else [{'status': 0, 't': sent}, {'status': 1, 't': case when chance(n, 'opens') < .35 then sent + 1 + lapse(n, 'open', 1) end},
+            {'status': 2, 't': case when chance(n, 'answers') < .08 * exp(.5 * intent) then sent + 86400 * 9 + lapse(n, 'answer', 2) end}] end, recursive := true)
+    from (select *, campaign is not null as came, born + case when campaign is null then 1 + lapse(n, 'sent', 60) else 0 end as sent from told) where came or chance(n, 'member') < .3)
+where sent < least(until, ends) and t < least(until, ends) order by n, t
 
 -- section activity
 select key('t', n) as id, instant(t) as valid_from, nth(['call', 'email', 'meeting', 'task', 'note', 'web'], kind) as kind, nth(['out', 'in'], way) as direction,

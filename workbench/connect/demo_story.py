@@ -7,25 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 
-from workbench.connect.demo_world import (
-    DAY,
-    INDUSTRIES,
-    LAST,
-    MEETING,
-    MIGRATED,
-    NAN,
-    NEVER,
-    PRICES,
-    SOURCES,
-    TASK,
-    TITLES,
-    WEB,
-    Company,
-    Diary,
-    deal_work,
-    lead_work,
-    workday,
-)
+from workbench.connect import demo_world as w
+from workbench.connect.demo_world import DAY, LAST, MEETING, MIGRATED, NAN, NEVER, START, TASK, WEB, Company, Diary, workday
 
 WORTH = np.array([1, .92, 1.16, 1.04])  # euros for one EUR, USD, GBP, CHF
 
@@ -93,8 +76,8 @@ def lead_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, wor
     story.parts.append((who[open_], when[open_] * 1.0, {}))  # each visit is a version: the counter moves
     staff, rank = np.ceil(np.exp(rng.normal(4.2 + .45 * leads.fit, 1))), rng.normal(1.2, .6, n) + 1.5 * leads.won - .8 * (leads.close < NEVER)
     told, row = story.told(
-        c.base, p=c.base + leads.person, f=leads.firm, private=leads.private[leads.person], copied=leads.copy, title=_words(TITLES, leads.title), staff=staff[leads.person],
-        industry=_words(INDUSTRIES, leads.industry), source=_words(SOURCES, leads.source), campaign=leads.campaign, created=_ahead(leads.born), contact=contact, deal=deal, merged=leads.merged + c.base + 1,
+        c.base, p=c.base + leads.person, f=leads.firm, private=leads.private[leads.person], copied=leads.copy, title=_words(w.TITLES, leads.title), staff=staff[leads.person],
+        industry=_words(w.INDUSTRIES, leads.industry), source=_words(w.SOURCES, leads.source), campaign=leads.campaign, created=_ahead(leads.born), contact=contact, deal=deal, merged=leads.merged + c.base + 1,
         dwell=np.exp(rng.normal(4.6 + .15 * leads.intent, .6)), pages=1 + np.exp(rng.normal(.5 + .15 * leads.intent + .2 * leads.curious, .4)),
         band=np.digitize(leads.fit + rng.normal(0, 1.2, n), [-.7, .5]), grade=np.where(some(np.where(leads.close < NEVER, .8, .1)), np.clip(np.round(rank), 0, 3), NAN))
     seen = np.sort((who << 33) + when)
@@ -113,7 +96,7 @@ def account_story(c: Company, rng: np.random.Generator, accounts: SimpleNamespac
     story.add(all_, gone, final=True, gone=gone)
     parent = rng.integers(0, n, n)
     parent = np.where((rng.random(n) < .08) & (accounts.born[parent] < accounts.born), c.base + parent + 1, NAN)
-    return story.told(c.base, f=accounts.firm, industry=_words(INDUSTRIES, accounts.industry), parent=parent, first_staff=staff, created=_ahead(accounts.born),
+    return story.told(c.base, f=accounts.firm, industry=_words(w.INDUSTRIES, accounts.industry), parent=parent, first_staff=staff, created=_ahead(accounts.born),
                       revenue=np.where(rng.random(n) < .6, staff * np.exp(rng.normal(11.6, .4, n)), NAN))[0]
 
 
@@ -128,7 +111,7 @@ def contact_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     story.add(all_, gone, final=True, gone=gone)
     person = np.where(contacts.lead >= 0, c.base + contacts.lead, c.base + 500_000 + np.arange(n))
     twin = np.where((rng.random(n) < .012) & (contacts.lead < 0), np.maximum(np.arange(n) - 1, 0), np.arange(n))
-    return story.told(c.base, p=person[twin], f=accounts.firm[contacts.account][twin], private=np.where(contacts.lead >= 0, leads.private[contacts.lead], rng.random(n) < .08)[twin], title=_words(TITLES, rng.integers(0, len(TITLES), n)), account=c.base + contacts.account + 1,
+    return story.told(c.base, p=person[twin], f=accounts.firm[contacts.account][twin], private=np.where(contacts.lead >= 0, leads.private[contacts.lead], rng.random(n) < .08)[twin], title=_words(w.TITLES, rng.integers(0, len(w.TITLES), n)), account=c.base + contacts.account + 1,
                       owner=accounts.owner[contacts.account] + 1, created=_ahead(contacts.born))[0]
 
 
@@ -161,36 +144,8 @@ def deal_story(c: Company, rng: np.random.Generator, deals: SimpleNamespace, lea
     from_lead = deals.lead >= 0
     return story.told(
         c.base, account=c.base + deals.account + 1, f=deals.firm, contact=c.base + deals.account + 1, campaign=np.where(from_lead, leads.campaign[deals.lead], NAN), lead=np.where(from_lead, c.base + deals.lead + 1, NAN),
-        product=deals.product + 1, kind=np.where(deals.repeat, 1 + some(.4), 0), source=_words(SOURCES, np.where(from_lead, leads.source[deals.lead], np.where(some(.6), 4, 3))), money=deals.money, worth=WORTH[deals.money],
+        product=deals.product + 1, kind=np.where(deals.repeat, 1 + some(.4), 0), source=_words(w.SOURCES, np.where(from_lead, leads.source[deals.lead], np.where(some(.6), 4, 3))), money=deals.money, worth=WORTH[deals.money],
         created=_ahead(deals.born), score=np.where(some(np.where(deals.close < NEVER, .7, .05)), score, NAN))[0]
-
-
-def deal_parts(c: Company, rng: np.random.Generator, deals: SimpleNamespace, contacts: SimpleNamespace) -> tuple[pa.Table, pa.Table]:
-    """Line items from the proposal on; the people of each deal with their parts in it."""
-    row = np.repeat(np.arange(deals.n), np.where((deals.enter[:, 2] < deals.until) & (deals.enter[:, 2] <= LAST), 1 + rng.poisson(.7, deals.n), 0))
-    main = np.append(True, row[1:] != row[:-1])[: len(row)]
-    product = np.where(main, deals.product[row], rng.integers(0, len(PRICES), len(row)))
-    quantity = np.where(main, np.maximum(np.round(deals.offer[row] / PRICES[product] * .8), 1), rng.integers(1, 4, len(row)))
-    items = numbers(n=c.base + np.arange(len(row)) + 1, t=deals.enter[row, 2], deal=c.base + row + 1, product=product + 1, quantity=quantity, price=PRICES[product], money=deals.money[row], worth=WORTH[deals.money[row]])
-    follower = np.full(contacts.account.max() + 1, -1)
-    follower[contacts.account] = np.arange(contacts.n)  # the latest contact of each account; contact i is the first of account i
-    extra = np.flatnonzero((follower[deals.account] != deals.account) & (contacts.born[follower[deals.account]] < deals.born))
-    deal, person = np.append(np.arange(deals.n), extra), np.append(deals.account, follower[deals.account[extra]])
-    return items, numbers(n=c.base + np.arange(len(deal)) + 1, t=deals.born[deal], deal=c.base + deal + 1, contact=c.base + person + 1, champion=deals.champion[deal, 0])
-
-
-def membership_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace) -> pa.Table:
-    """Members of campaigns: the leads that came through one, and others that were written to later."""
-    row = np.append(np.flatnonzero(~np.isnan(leads.campaign)), np.flatnonzero(rng.random(leads.n) < .3))
-    came = np.arange(len(row)) < (~np.isnan(leads.campaign)).sum()
-    sent = np.floor(np.where(came, leads.born[row], leads.born[row] + rng.exponential(60 * DAY, len(row))))
-    kept = (sent < leads.until[row]) & (sent <= LAST)
-    row, came, sent = row[kept], came[kept], sent[kept]
-    story = Story(leads.until[row])
-    story.add(sent > 0, sent, final=True, status=np.where(came, 2, 0))
-    story.add(~came & (rng.random(len(row)) < .35), sent + rng.exponential(DAY, len(row)), status=1)
-    story.add(~came & (rng.random(len(row)) < .08 * np.exp(.5 * leads.intent[row])), sent + 3 * DAY + rng.exponential(2 * DAY, len(row)), status=2)
-    return story.told(c.base, campaign=np.where(came, leads.campaign[row], c.running(sent)), lead=c.base + row + 1, created=sent)[0]
 
 
 def activity_story(c: Company, rng: np.random.Generator, work: dict) -> pa.Table:
@@ -214,12 +169,18 @@ def activity_story(c: Company, rng: np.random.Generator, work: dict) -> pa.Table
 def chunk_stories(c: Company, rng: np.random.Generator, leads: SimpleNamespace, accounts: SimpleNamespace, contacts: SimpleNamespace, deals: SimpleNamespace) -> dict[str, pa.Table]:
     """Entity -> its versions, for one chunk of the world."""
     diary = Diary(c, rng)
-    lead_work(diary, leads)
-    deal_work(diary, deals)
+    w.lead_work(diary, leads)
+    w.deal_work(diary, deals)
     work = diary.gathered()
     contact, deal, linked = np.full(leads.n, NAN), np.full(leads.n, NAN), deals.lead >= 0
     contact[accounts.lead[accounts.lead >= 0]] = c.base + np.flatnonzero(accounts.lead >= 0) + 1
     deal[deals.lead[linked]] = c.base + np.flatnonzero(linked) + 1
-    items, parts = deal_parts(c, rng, deals, contacts)
+    follower = np.full(accounts.n, NAN)
+    follower[contacts.account] = np.arange(contacts.n)  # the latest contact of each account; contact i is the first of account i
+    other = np.where((follower[deals.account] != deals.account) & (contacts.born[follower[deals.account].astype(int)] < deals.born), c.base + follower[deals.account] + 1, NAN)
+    number, proposed = c.base + np.arange(deals.n) + 1, np.where((deals.enter[:, 2] < deals.until) & (deals.enter[:, 2] <= LAST), deals.enter[:, 2], NAN)
+    items = numbers(n=number, proposed=proposed, product=deals.product + 1, offer=deals.offer, money=deals.money, worth=WORTH[deals.money])
+    parts = numbers(n=number, t=deals.born, contact=c.base + deals.account + 1, other=other, champion=deals.champion[:, 0])
+    members = numbers(n=c.base + np.arange(leads.n) + 1, born=leads.born, until=leads.until, campaign=leads.campaign, intent=leads.intent, begins=np.full(leads.n, START), ends=np.full(leads.n, LAST))
     return {"account": account_story(c, rng, accounts), "contact": contact_story(c, rng, leads, accounts, contacts), "lead": lead_story(c, rng, leads, work, contact, deal), "deal": deal_story(c, rng, deals, leads),
-            "deal_product": items, "deal_contact": parts, "membership": membership_story(c, rng, leads), "activity": activity_story(c, rng, work)}
+            "deal_product": items, "deal_contact": parts, "membership": members, "activity": activity_story(c, rng, work)}
