@@ -56,7 +56,7 @@ def record(results: dict, cards: list[tuple[str, str, str]] | None = None, *, se
     """
     from IPython.display import display
 
-    data = {"results": results, "cards": [list(card) for card in cards or []]}
+    data: dict = {"results": results, "cards": [list(card) for card in cards or []]}
     if session is not None:
         data |= {"as_of": None if session.lake.version < 0 else session.as_of.isoformat(), "source": session.source, "lake_version": session.lake.version}
     text = "\n".join(f"{label}: {value}" for label, value, _ in cards or [])
