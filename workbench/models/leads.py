@@ -80,7 +80,8 @@ class LeadScores:
     def call_list(self, capacity: int) -> pd.DataFrame:
         """The first `capacity` open records that may be called: best first, or newest first where no score is sold."""
         shown = self.scores[self.scores["may_call"].astype(bool) & (not self.examples)].head(max(int(capacity), 0)).drop(columns="may_call")
-        return shown.assign(expected=shown["p_convert"].cumsum()).dropna(axis=1, how="all").reset_index(drop=True)
+        shown = shown.assign(expected=shown["p_convert"].cumsum()).reset_index(drop=True)
+        return shown if self.usable else shown[["id", "name", "owner", "created_at"]]
 
     def reasons_of(self, record: str | None = None, most: int = 8) -> pd.DataFrame:
         """The points that make one record's score (default: the first): feature, value, points; the start first, what is left last."""
