@@ -152,7 +152,7 @@ def activity_story(c: Company, rng: np.random.Generator, work: dict) -> pa.Table
     """Versions of activities: noted when they happened, some later; tasks, meetings and some calls planned, then done, forgotten or called off."""
     n, kind, at = len(work["at"]), work["kind"], np.floor(work["at"])
     planned = (kind == TASK) | (rng.random(n) < np.where(kind == MEETING, .6, np.where(kind == 0, .1, 0)))
-    due = np.where(planned, at + .5 * DAY + rng.exponential(6 * DAY, n), at)
+    due = np.where(planned, workday(at + .5 * DAY + rng.exponential(6 * DAY, n)), at)
     entered = np.floor(np.where(planned, at, at + np.where(rng.random(n) < .07, rng.exponential(2 * DAY, n), rng.exponential(1800, n))))
     old = (work["born"] == MIGRATED) & ~planned & (at < MIGRATED + 60 * DAY) & (rng.random(n) < .5)  # the older system's notes, which came over in one night
     due, entered = np.where(old, 2 * MIGRATED - at, due), np.where(old, MIGRATED, entered)

@@ -124,7 +124,7 @@ def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
     return SimpleNamespace(
         n=n, born=born, person=person, copy=copy, fit=fit, intent=intent, curious=curious, owner=owner, wake=wake, close=close, gone=gone, until=until, worked=np.minimum(worked, until), won=won,
         merged=np.where(merged, twin, NAN), handed=handed, heir=heir, source=source, title=_picked(rng, TITLES, fit, intent)[person], industry=_picked(rng, INDUSTRIES, fit, intent)[person],
-        judged=.5 * fit + .4 * intent + rng.normal(0, .8, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 20_000 + person, private=fit + rng.normal(0, 1, n) < -.6,  # judged = what the seller makes of it
+        judged=.5 * fit + .4 * intent + rng.normal(0, .8, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 2 * person, private=fit + rng.normal(0, 1, n) < -.6,  # judged = what the seller makes of it
         campaign=np.where(kind < 3, np.maximum(latest - (latest - kind) % 3, kind + 3 * (kind == 0)), NAN))
 
 
@@ -142,7 +142,7 @@ def make_accounts(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     kept = met <= LAST
     owner = np.where(lead < 0, c.owners(rng, born), leads.owner[lead])
     handed, heir = c.handover(rng, owner, born, np.full(len(born), LAST))
-    return (SimpleNamespace(n=len(born), n_other=n, born=born, fit=fit, lead=lead, industry=industry, owner=owner, handed=handed, heir=heir, firm=np.where(lead < 0, c.base // 20 + np.arange(len(born)), leads.firm[lead])),
+    return (SimpleNamespace(n=len(born), n_other=n, born=born, fit=fit, lead=lead, industry=industry, owner=owner, handed=handed, heir=heir, firm=np.where(lead < 0, c.base // 20 + 2 * np.arange(len(born)) + 1, leads.firm[lead])),
             SimpleNamespace(n=int(kept.sum()), account=account[kept], born=met[kept], lead=np.where(first, lead[account], -1)[kept]))
 
 
