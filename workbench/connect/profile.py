@@ -13,6 +13,7 @@ from workbench.connect.tables import TextTable
 from workbench.connect.typed import among, raw_sql, typed_sql
 from workbench.rows import quoted
 
+SAMPLE = 100_000
 SURE = 0.99  # share of values that must parse; the rest would be rejected, and a file may lose 5 %
 WORDS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "y": True, "n": False, "t": True, "f": False, "ja": True, "nein": False,
          "oui": True, "non": False, "si": True, "sí": True, "sim": True, "não": False, "on": True, "off": False, "1.0": True, "0.0": False}
@@ -61,6 +62,8 @@ def _profile(connection: duckdb.DuckDBPyConnection, c: Column) -> Column:
         connection.execute(f"delete from v where {among('v', tuple(c.placeholders))}")
     c.values = [(v, n) for v, n in top if v not in c.placeholders]
     c.filled, c.distinct = connection.sql("select coalesce(sum(n), 0)::bigint, count(*) from v").fetchall()[0]
+    # Kind and persons are told by a sample of at most some 100,000 different values.
+    connection.execute(f"create temp view s as select * from v where hash(v) % {max(1, c.distinct // SAMPLE)} = 0")
     if c.filled:
         _find_kind(connection, c)
         _find_person(connection, c)
@@ -69,7 +72,7 @@ def _profile(connection: duckdb.DuckDBPyConnection, c: Column) -> Column:
 
 def _fit(connection: duckdb.DuckDBPyConnection, c: Column, kind: str, formats: tuple[str, ...] = (), decimal: str = ".") -> float:
     typed = typed_sql("v", Target(c.name, "x", kind, "fixed", formats, decimal), "UTC")
-    return (connection.sql(f"select sum(n) from v where ({typed}) is not null").fetchall()[0][0] or 0) / c.filled
+    return connection.sql(f"select coalesce(sum(n) filter (where ({typed}) is not null), 0) / sum(n) from s").fetchall()[0][0]
 
 
 def _find_kind(connection: duckdb.DuckDBPyConnection, c: Column) -> None:
@@ -101,7 +104,7 @@ def _date_formats(connection: duckdb.DuckDBPyConnection, c: Column) -> list[tupl
     if not formats:
         return []
     sane = "count(*) filter (where year(try_strptime(v, [{0}])::timestamp) between 1900 and 2200)"
-    hits = connection.sql(f"select {', '.join(sane.format(quoted(f)) for *_, f in formats)} from (select v from v order by hash(v) limit 500)").fetchall()[0]
+    hits = connection.sql(f"select {', '.join(sane.format(quoted(f)) for *_, f in formats)} from (select v from s order by hash(v) limit 500)").fetchall()[0]
     families: dict[tuple, list[tuple[int, str]]] = {}
     for (order, date, f), n in zip(formats, hits, strict=True):
         if n:
@@ -126,7 +129,7 @@ def _is_date(value: str, form: str) -> bool:
 
 def _find_person(connection: duckdb.DuckDBPyConnection, c: Column) -> None:
     def share(pattern: str) -> float:
-        return connection.sql(f"select coalesce(sum(n) filter (where regexp_full_match(v, '{pattern}')), 0) / sum(n) from v").fetchall()[0][0]
+        return connection.sql(f"select coalesce(sum(n) filter (where regexp_full_match(v, '{pattern}')), 0) / sum(n) from s").fetchall()[0][0]
 
     if share(r"[^@\s]+@[^@\s]+\.[^@\s.]+") > 0.5:
         c.personal = "e-mail addresses"
@@ -147,7 +150,8 @@ def outcome_evidence(connection: duckdb.DuckDBPyConnection, c: Column, won: str)
     raw = raw_sql(c.name)
     raw = f"case when {among(raw, tuple(c.placeholders))} then null else {raw} end" if c.placeholders else raw
     typed = typed_sql("t", Target(c.name, "x", "float", "fixed", decimal=c.decimal or "."), "UTC") if c.kind in ("int", "float") and c.distinct > 20 else "null::double"
-    connection.execute(f"""create or replace temp table told as select t, {typed} as num, w, _line % 2 as half from (select {raw} as t, {won} as w, _line from raw)""")
+    connection.execute(f"""create or replace temp table told as select t, {typed} as num, w, _line % 2 as half
+        from (select {raw} as t, {won} as w, _line from raw where hash(_line) % {max(1, c.n // SAMPLE)} = 0)""")
     connection.execute("""create or replace temp table coded as select coalesce(case when num is null then t else 'bin ' || ntile(20) over (partition by num is null order by num) end, '(none)')
         as level, w::int as y, half from told where w is not null""")
     row = connection.sql("""with rates as (select level, half, sum(y) as s, count(*) as n from coded group by all), base as (select avg(y) as b from coded),
