@@ -53,7 +53,8 @@ class Platt:
 class Evaluation:
     """rows: row (of the frame), group, y and a column of probabilities a rung, all out of sample; parts: their log-odds by rung.
 
-    ladder: one row a rung (model, auc, log_loss, brier, gain over the base rate with gain_low (99 %) and gain_high (95 %, both one-sided),
+    ladder: one row a rung (model, auc, log_loss, brier, gain over the base rate with gain_low (99 %) and gain_high (95 %, both one-sided);
+    gain_low counts also against the rung's own mean probability, since a level that drift happened to favour tells no record from another;
     step, the gain over the rung before with step_low and step_high (95 %), chosen). model: the rung chosen.
     """
 
@@ -61,8 +62,6 @@ class Evaluation:
     ladder: pd.DataFrame
     model: str
     verdict: str
-    gain: float | None = None
-    gain_low: float | None = None
     why: str = ""
     parts: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -127,16 +126,16 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     """Judge every rung on labelled rows (group, as_of, event and features), out of sample; see the module."""
     y, groups, X = frame["event"].astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
     train, test = time_split(frame, horizon_days) if evaluation == "time" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
-    if why := _too_few(y, groups, {"": train} if evaluation != "time" else {"training ": train, "test ": test}):
+    why = _too_few(y, groups, {"": train} if evaluation != "time" else {"training ": train, "test ": test})
+    if why := why or ("" if features else "No field was known at the time of scoring, so nothing can be learned."):
         return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
-    if not features:
-        return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why="No field was known at the time of scoring, so nothing can be learned.")
-    used = np.flatnonzero(train | test)
-    fold, parts = np.full(len(y), -1), {}
+    used, fold = np.flatnonzero(train | test), np.full(len(y), -1)
+    parts: dict[str, np.ndarray] = {}
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
     fold[used] = group_folds(y[used], groups[used], seed=seed, alike=alike)
     for f in range(fold.max() + 1):
-        fit, out, beside = np.flatnonzero(train & (fold != f)), np.flatnonzero(fold == f), {}
+        fit, out = np.flatnonzero(train & (fold != f)), np.flatnonzero(fold == f)
+        beside: dict[str, BaseRate] = {}
         for rung in RUNGS:
             if progress:
                 progress(f"fold {f + 1} of {fold.max() + 1}: {rung.name}")
@@ -172,14 +171,16 @@ def _calibrated(z: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarra
 def _judge(rows: pd.DataFrame, parts: dict[str, np.ndarray], seed: int) -> Evaluation:
     names, y = [r.name for r in RUNGS], rows["y"].to_numpy()
     losses = np.column_stack([log_losses(y, rows[n].to_numpy()) for n in names])
-    draws, mean = grouped_means(losses, rows["group"].to_numpy(), seed), losses.mean(axis=0)
+    level = np.column_stack([log_losses(y, np.full(len(y), rows[n].mean())) for n in names])
+    draws, mean = grouped_means(np.hstack([losses, level]), rows["group"].to_numpy(), seed), losses.mean(axis=0)
+    draws, level = np.hsplit(draws, 2)
     # a later rung beats an earlier one when the one-sided 95 % bound of the paired difference is above 0
     beaten = [any(np.quantile(draws[:, i] - draws[:, j], 0.05) > 0 for j in range(i + 1, len(names))) for i in range(len(names))]
     chosen = beaten.index(False)
     gain, step = draws[:, [0]] - draws, np.column_stack([draws[:, max(i - 1, 0)] - draws[:, i] for i in range(len(names))])
     ladder = pd.DataFrame({
         "model": names, "auc": [0.5] + [float(roc_auc_score(y, rows[n])) for n in names[1:]], "log_loss": mean,
-        "brier": [float(np.mean((rows[n] - y) ** 2)) for n in names], "gain": mean[0] - mean, "gain_low": np.quantile(gain, 0.01, axis=0),
+        "brier": [float(np.mean((rows[n] - y) ** 2)) for n in names], "gain": mean[0] - mean, "gain_low": np.minimum(*(np.quantile(d, 0.01, axis=0) for d in (gain, level - draws))),
         "gain_high": np.quantile(gain, 0.95, axis=0), "step": -np.diff(mean, prepend=mean[0]), "step_low": np.quantile(step, 0.025, axis=0),
         "step_high": np.quantile(step, 0.975, axis=0), "chosen": np.arange(len(names)) == chosen})
     row, worth, why = ladder.iloc[chosen], WORTH * mean[0], ""
@@ -189,4 +190,4 @@ def _judge(rows: pd.DataFrame, parts: dict[str, np.ndarray], seed: int) -> Evalu
         verdict, why = "no usable signal", f"A gain of {WORTH:.0%} of the base rate's log loss, the least worth having, is excluded for every model."
     else:
         verdict, why = "too little data", "The data neither show a gain over the base rate nor exclude one worth having."
-    return Evaluation(rows, ladder, names[chosen], verdict, float(row["gain"]), float(row["gain_low"]), why, parts)
+    return Evaluation(rows, ladder, names[chosen], verdict, why, parts)

@@ -42,6 +42,9 @@ class LeadScores:
     spine: Snapshots
     judged: ladder.Evaluation
     numbers: dict
+    usable: bool
+    ladder: pd.DataFrame
+    excluded: pd.DataFrame
     suspects: pd.DataFrame
     calibration: pd.DataFrame
     bands: pd.DataFrame
@@ -54,28 +57,12 @@ class LeadScores:
     examples: bool
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def usable(self) -> bool:
-        """Whether a score may be sold."""
-        return self.judged.verdict == "usable"
-
-    @property
-    def ladder(self) -> pd.DataFrame:
-        """One row a rung; see `Evaluation`."""
-        return self.judged.ladder
-
-    @property
-    def excluded(self) -> pd.DataFrame:
-        """Fields that take no part, and why: field, reason."""
-        return self.spine.excluded
-
     def results(self) -> dict:
         """The headline numbers, as plain JSON values."""
-        rows = self.judged.ladder.to_dict("records")
-        return {"verdict": self.judged.verdict, "model": self.judged.model, **self.numbers,
-                "baselines": {r["model"]: {"auc": round(r["auc"], 4), "log_loss": round(r["log_loss"], 4)} for r in rows},
-                "features": list(self.spine.features), "assumed": list(self.spine.assumed),
-                "suspects": self.suspects.loc[self.suspects["verdict"].isin(["leak", "suspect"]), "field"].tolist(), "evaluation": self.spine.evaluation}
+        told = {r.model: {"auc": round(r.auc, 5), "log_loss": round(r.log_loss, 5)} for r in self.ladder.itertuples()}
+        named = self.suspects.loc[self.suspects["verdict"] != "fine", "field"].tolist()
+        return {"verdict": self.judged.verdict, "model": self.judged.model, **self.numbers, "baselines": told, "features": list(self.spine.features),
+                "assumed": list(self.spine.assumed), "suspects": named, "evaluation": self.spine.evaluation}
 
     def call_list(self, capacity: int) -> pd.DataFrame:
         """The first `capacity` open records that may be called: best first, or newest first where no score is sold."""
@@ -84,17 +71,14 @@ class LeadScores:
         return shown if self.usable else shown[["id", "name", "owner", "created_at"]]
 
     def reasons_of(self, record: str | None = None, most: int = 8) -> pd.DataFrame:
-        """The points that make one record's score (default: the first): feature, value, points; the start first, what is left last."""
-        if self.points.empty or record is not None and record not in set(self.scores["id"]):
+        """The points that make one explained record's score (default: the first): feature, value, points; the start first, what is left last."""
+        row = np.flatnonzero(self.scores["id"].head(len(self.points)) == record) if record else np.arange(len(self.points))
+        if not len(row):
             return pd.DataFrame(columns=["feature", "value", "points"])
-        row = 0 if record is None else int(np.flatnonzero(self.scores["id"] == record)[0])
-        if row >= len(self.points):
-            return pd.DataFrame(columns=["feature", "value", "points"])
-        points, values = self.points.iloc[row], self.values.iloc[row]
+        points, values = self.points.iloc[row[0]], self.values.iloc[row[0]]
         first = points.abs().sort_values(ascending=False, kind="stable").index[:most]
-        parts = pd.DataFrame({"feature": [readable(c) for c in first], "value": values[first].to_numpy(), "points": points[first].to_numpy(float)})
-        rest = pd.DataFrame({"feature": ["all other fields"], "value": [""], "points": [float(points.drop(first).sum())]})
-        return pd.concat([pd.DataFrame({"feature": ["start"], "value": [""], "points": [self.start]}), parts, rest], ignore_index=True)
+        rows = [("start", "", self.start), *((readable(c), values[c], float(points[c])) for c in first), ("all other fields", "", float(points.drop(first).sum()))]
+        return pd.DataFrame(rows, columns=["feature", "value", "points"])
 
 
 def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_days: int = 90, score_at: str = "auto", allow: list[str] | None = None,
@@ -113,7 +97,6 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     suspects = _court(lake, spine, told, seed)
     rows = judged.rows.rename(columns={judged.model: "p"}) if judged.model in judged.rows else judged.rows.assign(p=np.nan)
     rows["luck"] = rows["group"] if spine.evaluation == "time" else np.arange(len(rows))  # snapshots of one record share their luck; twins are as they are
-    scored = judged.model != BaseRate.name
     scorer = None
     if judged.verdict == "usable":
         say("fitting on every outcome")
@@ -124,9 +107,9 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     scores, points, values, start = _scored(lake, spine, known, scorer, judged, rows, seed)
     sample = told[spine.features].sample(min(len(told), EXPLAINED), random_state=seed) if scorer else told[[]].head(0)
-    return LeadScores(spine, judged, _numbers(told, judged, rows), suspects, _calibration(rows) if scored else _calibration(rows.head(0)),
-                      _bands(rows if scored else rows.head(0)), _lift(spine, told, rows if scored else rows.head(0), seed), _importance(scorer, sample),
-                      scores, points, values, start, examples, notes + spine.notes)
+    shown = rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
+    return LeadScores(spine, judged, _numbers(told, judged, rows), scorer is not None, judged.ladder, spine.excluded, suspects, _calibration(shown), _bands(shown),
+                      _lift(spine, told, shown, seed), _importance(scorer, sample), scores, points, values, start, examples, notes + spine.notes)
 
 
 def _entity(lake, as_of: datetime, source: str | None) -> tuple[str, list[str]]:
@@ -138,12 +121,13 @@ def _entity(lake, as_of: datetime, source: str | None) -> tuple[str, list[str]]:
 
 def _numbers(told: pd.DataFrame, judged: ladder.Evaluation, rows: pd.DataFrame) -> dict:
     y = rows["y"].to_numpy(int) if len(rows) else told["event"].astype(int).to_numpy()
-    out = {"n": len(y), "n_events": int(y.sum()), "base_rate": round(float(y.mean()), 4) if len(y) else None}
+    out: dict = {"n": len(y), "n_events": int(y.sum()), "base_rate": round(float(y.mean()), 5) if len(y) else None}
     out |= dict.fromkeys(("auc", "log_loss", "brier", "ece", "ece_perfect", "gain_low"))
     if len(rows):
         row, p = judged.ladder[judged.ladder["chosen"]].iloc[0], rows["p"].to_numpy()
-        out |= {k: round(float(row[k]), 4) for k in ("auc", "log_loss", "brier", "gain_low")} | {"ece": round(ladder.calibration_error(y, p), 4)}
-        out["ece_perfect"] = round(ladder.perfect_calibration_error(p, rows["luck"].to_numpy())[1], 4)
+        found = row[["auc", "log_loss", "brier", "gain_low"]].to_dict()
+        found |= {"ece": ladder.calibration_error(y, p), "ece_perfect": ladder.perfect_calibration_error(p, rows["luck"].to_numpy())[1]}
+        out |= {k: round(float(v), 5) for k, v in found.items()}
     return out
 
 
@@ -172,29 +156,27 @@ def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
     return float(max(middle - half, 0)), float(min(middle + half, 1))
 
 
-def _shares(rows: pd.DataFrame) -> dict:
-    """n, records, mean p, observed share with its Wilson interval, in which rows of one record count as one."""
-    n = rows["luck"].nunique()
-    low, high = wilson(rows["y"].mean(), n)
-    return {"n": len(rows), "n_records": n, "p_mean": float(rows["p"].mean()), "observed": float(rows["y"].mean()), "low": low, "high": high}
+def _shares(rows: pd.DataFrame, labels: np.ndarray | list, name: str) -> pd.DataFrame:
+    """One row a label: n, n_records, mean p, observed share with its Wilson interval, in which rows of one record count as one."""
+    out = [(label, len(part), part["luck"].nunique(), part["p"].mean(), part["y"].mean(), *wilson(part["y"].mean(), part["luck"].nunique())) for label, part in rows.groupby(labels)]
+    return pd.DataFrame(out, columns=[name, "n", "n_records", "p_mean", "observed", "low", "high"])
 
 
 def _calibration(rows: pd.DataFrame) -> pd.DataFrame:
-    parts = ladder.equal_mass(rows["p"].to_numpy(float)) if len(rows) else []
-    return pd.DataFrame([{"bin": i + 1, **_shares(rows.iloc[part])} for i, part in enumerate(parts)], columns=["bin", "n", "n_records", "p_mean", "observed", "low", "high"])
+    bins = np.zeros(len(rows), dtype=int)
+    for i, part in enumerate(ladder.equal_mass(rows["p"].to_numpy(float))):
+        bins[part] = i + 1
+    return _shares(rows, bins, "bin")
 
 
 def _band(p: np.ndarray, base: float) -> np.ndarray:
-    against = np.asarray(p) / (1 - np.asarray(p)) / (base / (1 - base))
+    against = p / (1 - p) / (base / (1 - base))
     return np.select([against >= low for low, _ in BANDS.values()], list(BANDS), "E")
 
 
 def _bands(rows: pd.DataFrame) -> pd.DataFrame:
-    columns = ["band", "meaning", "n", "n_records", "p_mean", "observed", "low", "high"]
-    if rows.empty:
-        return pd.DataFrame(columns=columns)
-    parts = rows.groupby(_band(rows["p"].to_numpy(), rows["y"].mean()))
-    return pd.DataFrame([{"band": b, "meaning": BANDS[b][1], **_shares(part)} for b, part in parts], columns=columns)
+    found = _shares(rows, _band(rows["p"].to_numpy(float), rows["y"].mean()), "band") if len(rows) else _shares(rows, [], "band")
+    return found.assign(meaning=found["band"].map({b: meaning for b, (_, meaning) in BANDS.items()}))
 
 
 def _lift(spine: Snapshots, told: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -211,12 +193,10 @@ def _lift(spine: Snapshots, told: pd.DataFrame, rows: pd.DataFrame, seed: int) -
     chosen = np.column_stack([place[name] <= np.maximum(np.round(size * c), 1) for c in CAPACITIES for name in ("score", "newest")]).astype(float)
     y = np.repeat(rows["y"].to_numpy(float)[:, None], chosen.shape[1], axis=1)
     draws, mean, base = ladder.grouped_means(y, rows["group"].to_numpy(), seed, chosen), (y * chosen).sum(0) / chosen.sum(0), rows["y"].mean()
-    out = []
-    for i, capacity in enumerate(CAPACITIES):
-        s, n = 2 * i, 2 * i + 1
-        low, high = np.nanquantile(np.column_stack([draws[:, s], draws[:, n], draws[:, s] - draws[:, n]]), (0.025, 0.975), axis=0)
-        out.append((capacity, int(chosen[:, s].sum()), mean[s], low[0], high[0], mean[n], low[1], high[1], mean[s] / base, mean[s] - mean[n], low[2], high[2]))
-    return pd.DataFrame(out, columns=columns)
+    low, high = np.nanquantile(np.column_stack([draws, draws[:, ::2] - draws[:, 1::2]]), (0.025, 0.975), axis=0)
+    ours, new, more = slice(0, -len(CAPACITIES), 2), slice(1, -len(CAPACITIES), 2), slice(-len(CAPACITIES), None)
+    return pd.DataFrame(dict(zip(columns, (CAPACITIES, chosen[:, ::2].sum(0).astype(int), mean[::2], low[ours], high[ours], mean[1::2], low[new], high[new],
+                                           mean[::2] / base, mean[::2] - mean[1::2], low[more], high[more]), strict=True)))
 
 
 def _importance(scorer: Scorer | None, sample: pd.DataFrame) -> pd.DataFrame:
@@ -264,9 +244,5 @@ def _interval(p_judged: np.ndarray, rows: pd.DataFrame, p: np.ndarray, seed: int
 
 def _refused(lake, entity: str, as_of: datetime) -> set[str]:
     """Records that must not be called: refused as of then, or at any time up to the lake's latest state."""
-    told: set[str] = set()
-    for at in (as_of, None):
-        person = "lead" if entity == "lead" else "deal d join contact"
-        key = "" if entity == "lead" else " c on c.id = d.contact_id"
-        told |= {r[0] for r in lake.sql(f"select {'id' if entity == 'lead' else 'd.id'} from {person}{key} where do_not_call", at).fetchall()}
-    return told
+    refused = "select id from lead where do_not_call" if entity == "lead" else "select d.id from deal d join contact c on c.id = d.contact_id where c.do_not_call"
+    return {r[0] for at in (as_of, None) for r in lake.sql(refused, at).fetchall()}

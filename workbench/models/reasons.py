@@ -70,7 +70,7 @@ def _shown(value: object) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if isinstance(value, (int, float, np.number)):
-        return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
+        return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
     return str(value)
 
 
