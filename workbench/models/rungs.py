@@ -57,25 +57,24 @@ class BaseRate:
     name = "base rate"
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> BaseRate:
-        """Learn the rate, drawn one row towards a half."""
         self.rate_ = (y.sum() + 0.5) / (len(y) + 1)
         return self
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
-        """The same for every row."""
+        """Log-odds before calibration."""
         return np.full(len(X), logit(self.rate_))
 
     def parts(self, X: pd.DataFrame) -> np.ndarray:
-        """The log-odds as one column."""
+        """The log-odds, a column a part."""
         return self.log_odds(X)[:, None]
 
     def contributions(self, X: pd.DataFrame) -> list[pd.DataFrame]:
-        """No feature has a part."""
+        """What each feature adds to each part."""
         return [pd.DataFrame(0.0, index=X.index, columns=X.columns)]
 
 
 class SegmentRate(BaseRate):
-    """The rate of the record's segment: the one categorical field that separates the training rows best."""
+    """The rate of the record's segment: the one categorical field that separates the training rows best; a segment never seen has the base rate."""
 
     name = "rate by segment"
     weight = 20.0  # rows of the base rate added to each segment
@@ -97,13 +96,11 @@ class SegmentRate(BaseRate):
         return self
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
-        """The segment's log-odds; the base rate's for a segment never seen."""
         if not self.field_:
             return super().log_odds(X)
         return logit(as_text(X[self.field_]).map(self.table_).astype("float64").fillna(self.rate_).to_numpy())
 
     def contributions(self, X: pd.DataFrame) -> list[pd.DataFrame]:
-        """All of it is the segment's."""
         out = super().contributions(X)
         if self.field_:
             out[0][self.field_] = self.log_odds(X) - logit(self.rate_)
@@ -113,14 +110,13 @@ class SegmentRate(BaseRate):
 class NaiveBayes(BaseRate):
     """Count-based naive Bayes after Odoo's lead scoring: 0.1 added to every count, missing values skipped, numbers in deciles.
 
-    log-odds = ln(W/L) + sum over fields of ln((won + .1) / T_won) - ln((lost + .1) / T_lost), T = the field's column sums.
+    log-odds = ln(W/L) + sum over fields of ln((won + .1) / T_won) - ln((lost + .1) / T_lost), T = the field's column sums; a value never seen is skipped.
     Without its stage term, since the stage that a lost record reached is known only afterwards.
     """
 
     name = "naive Bayes"
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> NaiveBayes:
-        """Count won and lost by field and value."""
         super().fit(X, y, groups)
         numbers = as_numbers(X, kinds(X)[0])
         self.edges_ = {c: np.unique(np.nanquantile(v, np.linspace(0.1, 0.9, 9))) for c, v in numbers.items() if v.notna().any()}
@@ -144,12 +140,10 @@ class NaiveBayes(BaseRate):
         return values.map(self.tables_[column]).astype("float64").fillna(0).to_numpy()
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
-        """Prior plus the sum of the fields' parts; a value never seen is skipped."""
         values = self._values(X)
         return self.prior_ + sum((self._part(values[c], c) for c in self.tables_), np.zeros(len(X)))
 
     def contributions(self, X: pd.DataFrame) -> list[pd.DataFrame]:
-        """Each field's part less its mean."""
         out, values = super().contributions(X), self._values(X)
         for c in self.tables_:
             out[0][c] = self._part(values[c], c) - self.centre_[c]
@@ -157,13 +151,12 @@ class NaiveBayes(BaseRate):
 
 
 class Logistic(BaseRate):
-    """Ridge logistic regression: rare levels pooled, numbers log-scaled, piecewise linear and standardized, missing flagged."""
+    """Ridge logistic regression, its penalty chosen among three: rare levels pooled, numbers log-scaled, piecewise linear and standardized, missing flagged."""
 
     name = "logistic regression"
     chosen_on = 20_000  # rows that choose the penalty
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> Logistic:
-        """Fit with the penalty chosen by grouped cross-validation among three."""
         super().fit(X, y, groups)
         design = self._learn_design(X)
         part = np.isin(groups, np.random.default_rng(0).permutation(np.unique(groups))[: int(self.chosen_on * len(np.unique(groups)) / len(y)) + 1])
@@ -198,7 +191,6 @@ class Logistic(BaseRate):
         return np.hstack(blocks)
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
-        """The linear predictor."""
         return self.model_.decision_function(self._design(X))
 
     def contributions(self, X: pd.DataFrame) -> list[pd.DataFrame]:
@@ -240,7 +232,6 @@ class Boosted(BaseRate):
         self.bags, self.seed = bags, seed
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> Boosted:
-        """Train each bag on its own split by group; the first may stand already."""
         import lightgbm as lgb
 
         super().fit(X, y, groups)
@@ -265,7 +256,6 @@ class Boosted(BaseRate):
         return as_numbers(X, numeric).assign(**{c: pd.Categorical(as_text(X[c]), categories=self.levels_[c]) for c in text})
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
-        """Mean of the bags' raw scores."""
         data = self._data(X)
         return np.mean([m.predict(data, raw_score=True) for m in self.models_], axis=0)
 
@@ -283,17 +273,14 @@ class Blend(BaseRate):
     bags = 4
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> Blend:
-        """Fit both halves, or take what stands beside."""
         self.linear_ = (beside or {}).get(Logistic.name) or Logistic().fit(X, y, groups)
         self.trees_ = Boosted(self.bags).fit(X, y, groups, beside)
         return self
 
     def parts(self, X: pd.DataFrame) -> np.ndarray:
-        """Two columns of log-odds."""
         return np.column_stack([self.trees_.log_odds(X), self.linear_.log_odds(X)])
 
     def contributions(self, X: pd.DataFrame) -> list[pd.DataFrame]:
-        """Those of the two halves."""
         return self.trees_.contributions(X) + self.linear_.contributions(X)
 
 

@@ -22,9 +22,8 @@ def event_words(s: LeadScores) -> str:
 
 
 def rows_words(s: LeadScores, n: int) -> str:
-    """n judged rows: leads, or snapshots of leads where each counts once a week."""
-    return counted(n, f"weekly snapshot of {s.spine.entity}").replace(f"snapshot of {s.spine.entity}s", f"snapshots of {s.spine.entity}s") if s.spine.score_at == "grid" \
-        else counted(n, s.spine.entity)
+    """n judged rows: leads, or snapshots where each open lead counts once at every origin."""
+    return counted(n, s.spine.entity + (" snapshot" if s.spine.score_at == "grid" else ""))
 
 
 def verdict_sentence(s: LeadScores) -> str:
@@ -51,9 +50,9 @@ def calibration_sentence(s: LeadScores) -> str:
     r = s.results()
     if s.calibration.empty:
         return "No probabilities were given out, so there is nothing to check."
-    fine = r["ece"] <= r["ece_perfect"]
-    return (f"Over ten groups of equal size the probabilities are off by {r['ece']:.3f} on average (ECE). A perfect model stays at or below {r['ece_perfect']:.3f} in 95 of 100 samples of this size: "
-            + ("**no error of calibration can be seen**." if fine else "**that is more than chance explains; read the scores as an order rather than as rates**."))
+    judged = "no error of calibration can be seen" if r["ece"] <= r["ece_perfect"] else "that is more than chance explains; read the scores as an order rather than as rates"
+    return (f"Over ten groups of equal size the probabilities are off by {r['ece']:.3f} on average (ECE). A perfect model stays at or below {r['ece_perfect']:.3f} in 95 of 100 "
+            f"samples of this size: **{judged}**.")
 
 
 def trust_points(s: LeadScores) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-INK, SOFT, GOOD, BAD = "#1b3a57", "#9db8d2", "#2e7d5b", "#b3261e"
+INK, BLUE, SOFT, GOOD, BAD = "#1b3a57", "#4a7fb0", "#c3d3e3", "#2e7d5b", "#b3261e"
 
 
 def plot_calibration(calibration: pd.DataFrame) -> go.Figure:
@@ -24,18 +24,18 @@ def plot_ladder(ladder: pd.DataFrame) -> go.Figure:
     shown = ladder.iloc[1:]
     figure = go.Figure()
     if len(shown):
-        figure.add_bar(x=shown["gain"], y=shown["model"], orientation="h", name="gain over the base rate", marker_color=[INK if c else SOFT for c in shown["chosen"]],
+        figure.add_bar(x=shown["gain"], y=shown["model"], orientation="h", name="gain over the base rate", marker_color=[BLUE if c else SOFT for c in shown["chosen"]],
                        error_x=_error(shown, "gain", "gain_low", "gain_high"), customdata=shown[["auc", "log_loss"]],
                        hovertemplate="%{y}: gain %{x:.4f}<br>AUC %{customdata[0]:.3f}, log loss %{customdata[1]:.4f}<extra></extra>")
         figure.add_vline(x=0, line_color="#6b7785")
-    return _dressed(figure, len(shown), 140 + 40 * len(shown), "less log loss than the base rate (dark: chosen)", None, ".3f")
+    return _dressed(figure, len(shown), 140 + 40 * len(shown), "gain in log loss (dark: chosen)", None, ".3f").update_yaxes(autorange="reversed")
 
 
 def plot_importance(importance: pd.DataFrame, most: int = 15) -> go.Figure:
     """Mean absolute points of the strongest features; columns of `LeadScores.importance`."""
     shown = importance.head(most).iloc[::-1]
-    figure = go.Figure(go.Bar(x=shown["points"], y=shown["feature"], orientation="h", marker_color=INK, hovertemplate="%{y}: %{x:.1f} points<extra></extra>"))
-    return _dressed(figure, len(shown), 140 + 24 * len(shown), "points that it moves a score by, on average", None, ".0f")
+    figure = go.Figure(go.Bar(x=shown["points"], y=shown["feature"], orientation="h", marker_color=BLUE, hovertemplate="%{y}: %{x:.1f} points<extra></extra>"))
+    return _dressed(figure, len(shown), 140 + 24 * len(shown), "mean change of a score, in points", None, ".0f")
 
 
 def plot_lift(lift: pd.DataFrame) -> go.Figure:
@@ -44,7 +44,7 @@ def plot_lift(lift: pd.DataFrame) -> go.Figure:
     for value, low, high, name, color in (("precision", "low", "high", "by score", INK), ("newest", "newest_low", "newest_high", "newest first", "#d98a00")) if len(lift) else ():
         figure.add_scatter(x=lift["capacity"], y=lift[value], mode="lines+markers", name=name, line={"color": color}, error_y=_error(lift, value, low, high),
                            hovertemplate=name + ": %{y:.1%} of those called at %{x:.0%}<extra></extra>")
-    return _dressed(figure, len(lift), 400, "share of the open records that can be called", "share of these that converted", ".0%").update_yaxes(tickformat=".0%", rangemode="tozero")
+    return _dressed(figure, len(lift), 400, "share of open records called", "share of these that converted", ".0%").update_yaxes(tickformat=".0%", rangemode="tozero")
 
 
 def plot_reasons(reasons: pd.DataFrame) -> go.Figure:
