@@ -119,9 +119,10 @@ def _activities(lake, entity: str) -> str:
     """Every version of every activity with `about` (the lead or deal) and `migrated`; a migrated one begins when it happened."""
     rows = lake.relation_sql("activity")
     entered = "coalesce(a.created_at, a.valid_from)"
-    batches = lake.sql(f"""select split_part(id, ':', 1), created_at from activity_versions where valid_from <= created_at and
-        happened_at < created_at - interval 1 day and created_at in (select created_at from activity_versions
-        where happened_at < created_at - interval 1 day group by 1 having count(*) >= {BATCH}) group by all having count(*) >= {BATCH}""").fetchall()
+    older, many = "happened_at < created_at - interval 1 day and valid_from <= created_at", f"group by all having count(*) >= {BATCH}"
+    entries = f"select created_at from activity_versions where {older} {many}"
+    batches = lake.sql(f"""select split_part(id, ':', 1), created_at from activity_versions where {older} and created_at in ({entries}) {many}
+        """).fetchall() if lake.sql(f"{entries} limit 1").fetchall() else []
     same = " or ".join(f"(a.created_at = TIMESTAMP '{at}' and {of_source(source, 'a.id')})" for source, at in batches)
     migrated = f"coalesce(a.happened_at < a.created_at and ({same}), false)" if same else "false"
     first = f"case when {migrated} and a.valid_from <= a.created_at then a.happened_at else a.valid_from end" if same else "a.valid_from"
