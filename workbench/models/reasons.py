@@ -70,8 +70,8 @@ def _shown(value: Any) -> str:
         return "not given"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
+    if pd.api.types.is_number(value):
+        return f"{value:,.0f}" if float(value).is_integer() or abs(float(value)) >= 100 else f"{value:.3g}"
     return str(value)
 
 
