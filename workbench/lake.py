@@ -57,7 +57,7 @@ class Lake:
         """Number of the publish that is read; -1 before the first."""
         return self.store.version
 
-    def relation_sql(self, table: str, kinds: dict[str, str] | None = None) -> str:
+    def relation_sql(self, table: str) -> str:
         """SQL that reads every row of a Delta table as published, or no row at all where it is absent."""
         types, files = self.column_types(table), self.store.files(table)
         canonical = entity_kinds(table)

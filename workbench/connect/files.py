@@ -220,8 +220,8 @@ def _all_stand(lake, exported: datetime, tables: dict[str, pa.Table], since: dat
 
 def _same_words(lake, fields: list[dict], findings: pd.DataFrame, source: str) -> bool:
     """Tables `field` and `finding` say of the source what this import would say."""
-    known = rows_of(lake.relation_sql("field", FIELD))
-    told = rows_of(f"{lake.relation_sql('finding', FINDING)} where source = {quoted(source)}")
+    known = rows_of(lake.relation_sql("field"))
+    told = rows_of(f"{lake.relation_sql('finding')} where source = {quoted(source)}")
     new = findings.astype(object).where(findings.notna(), None).to_dict("records")
     return all({c: row.get(c) for c in FIELD} in known for row in fields) and sorted(map(str, told)) == sorted(str({c: r[c] for c in FINDING}) for r in new)
 

@@ -1,4 +1,4 @@
-"""Features as of each row of a spine: the SQL files, run where only the spine and as-of views can be seen (decision 0004)."""
+"""Features as of each row of a spine: the SQL files, run where only the spine and as-of views can be seen (decision 0005)."""
 
 from __future__ import annotations
 

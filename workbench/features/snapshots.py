@@ -125,7 +125,7 @@ def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) 
     step, ahead = (7 if weeks <= MAX_WEEKLY else 28) * 86_400_000_000, f"s.as_of + interval {horizon} day"
     frame = local.sql(f"""select s.id, s.as_of, epoch_us(s.as_of) as "order", case when {ahead} <= {t} then coalesce(w.won_at <= {ahead}, false) end as event
         from (select id, make_timestamp(epoch_us({t}) - k * {step}) as as_of from
-            (select id, unnest(range(greatest(1, young // {step} + 1), old // {step} + 1)) as k from spans)) s
+            (select id, unnest(range(young // {step} + 1, old // {step} + 1)) as k from spans)) s
         asof left join wins w on s.id = w.id and s.as_of < w.won_at order by s.id, s.as_of""").df()
     return frame.astype({"event": "boolean"})
 
