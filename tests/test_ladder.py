@@ -146,6 +146,13 @@ def test_platt_gives_an_idle_part_no_weight_and_never_turns_one_over():
     assert abs(found.b_[0] - 0.9) < 0.1 and found.b_[1] == 0  # the second part's own slope is against it
 
 
+def test_of_many_rows_a_fair_sample_is_learned_from(monkeypatch):
+    monkeypatch.setattr(ladder, "MOST_ROWS", 1000)
+    allowed = np.arange(5000) % 2 == 0
+    rows = ladder.learned_from(allowed, 7)
+    assert len(set(rows)) == 1000 and allowed[rows].all() and abs(rows.mean() - 2500) < 150 and len(ladder.learned_from(allowed[:1000], 7)) == 500
+
+
 def test_one_value_for_everybody_learns_the_level():
     found = Platt().fit(np.zeros((100, 1)), np.repeat([0, 1], [75, 25]))
     assert np.allclose(found.predict(np.zeros((1, 1))), 0.25)

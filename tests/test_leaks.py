@@ -25,11 +25,11 @@ def test_a_field_that_is_filled_only_after_the_outcome_is_a_leak():
     assert verdict(np.where(EVENT, RNG.choice(["a", "b", "c"], N), None)) == "leak"  # which value does not matter
 
 
-def test_a_tag_that_settles_a_tenth_of_the_records_is_suspected():
-    # 10 % of the rows get a tag that only losers have; the rest tells nothing: pure_share about .1 x 1.0 of rows
-    tag = np.where(~EVENT & (RNG.random(N) < 0.14), "wrong number", RNG.choice(["x", "y"], N))
+def test_a_tag_that_settles_a_seventh_of_the_records_is_suspected():
+    # a fifth of the 70 % losers get a tag that only they have: pure_share about .7 x .2 = .14
+    tag = np.where(~EVENT & (RNG.random(N) < 0.2), "wrong number", RNG.choice(["x", "y"], N))
     found = field_evidence(pd.Series(tag), EVENT)
-    assert 0.07 < found["pure_share"] < 0.13 and verdict(tag) == "suspect"
+    assert 0.11 < found["pure_share"] < 0.17 and verdict(tag) == "suspect"
 
 
 def test_honest_fields_are_not_accused():

@@ -22,6 +22,7 @@ from workbench.models.rungs import RUNGS, BaseRate, group_folds
 WORTH = 0.02  # a gain worth having: this share of the base rate's log loss
 MIN_EVENTS = 30
 DRAWS = 1000
+MOST_ROWS = 50_000  # a model learns from so many rows, drawn at random: weekly snapshots of one record tell little more than one of them
 CLIP = 1e-4
 
 
@@ -134,7 +135,7 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
     fold[used] = group_folds(y[used], groups[used], seed=seed, alike=alike)
     for f in range(fold.max() + 1):
-        fit, out = np.flatnonzero(train & (fold != f)), np.flatnonzero(fold == f)
+        fit, out = learned_from(train & (fold != f), seed), np.flatnonzero(fold == f)
         beside: dict[str, BaseRate] = {}
         for rung in RUNGS:
             if progress:
@@ -146,6 +147,12 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     for name, z in parts.items():
         rows[name] = expit(z[test, 0]) if name == BaseRate.name else _calibrated(z, y, train, test, fold, evaluation)
     return _judge(rows, {name: z[test] for name, z in parts.items()}, seed)
+
+
+def learned_from(allowed: np.ndarray, seed: int) -> np.ndarray:
+    """The row numbers that a model learns from, of those allowed: all, or MOST_ROWS drawn at random."""
+    rows = np.flatnonzero(allowed)
+    return rows if len(rows) <= MOST_ROWS else np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
 
 
 def _too_few(y: np.ndarray, groups: np.ndarray, sets: dict[str, np.ndarray]) -> str:

@@ -100,8 +100,8 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     scorer = None
     if judged.verdict == "usable":
         say("fitting on every outcome")
-        groups = told["group"].to_numpy(dtype=object).astype(str)
-        rung = next(r for r in RUNGS if r.name == judged.model)().fit(told[spine.features], told["event"].astype(int).to_numpy(), groups)
+        part = told.iloc[ladder.learned_from(np.ones(len(told), dtype=bool), seed)]
+        rung = next(r for r in RUNGS if r.name == judged.model)().fit(part[spine.features], part["event"].astype(int).to_numpy(), part["group"].to_numpy(dtype=object).astype(str))
         scorer = Scorer(rung, ladder.Platt().fit(judged.parts[judged.model], rows["y"].to_numpy()))
     say("scoring and explaining")
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)

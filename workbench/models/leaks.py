@@ -42,12 +42,12 @@ def _levels(values: pd.Series) -> np.ndarray:
 def field_verdicts(frame: pd.DataFrame, fields: list[str], event: np.ndarray) -> pd.DataFrame:
     """One row a field: field, n_filled, auc, pure_share, verdict (leak, suspect or fine).
 
-    leak: alone an auc above .95, or a fifth of the rows in pure values. suspect: above .85, or a twentieth.
+    leak: alone an auc above .95, or a fifth of the rows in pure values. suspect: above .85, or a tenth.
     """
     rows = []
     for name in fields:
         found = field_evidence(frame[name], event)
         leak = found["auc"] > 0.95 or found["pure_share"] >= 0.2
-        suspect = found["auc"] > 0.85 or found["pure_share"] >= 0.05
+        suspect = found["auc"] > 0.85 or found["pure_share"] >= 0.1
         rows.append({"field": name, **found, "verdict": "leak" if leak else "suspect" if suspect else "fine"})
     return pd.DataFrame(rows, columns=["field", "n_filled", "auc", "pure_share", "verdict"]).sort_values("auc", ascending=False, ignore_index=True)

@@ -244,7 +244,7 @@ class Boosted(BaseRate):
             if len(np.unique(y[held])) < 2 or len(np.unique(y[~held])) < 2:
                 held = np.zeros(len(y), dtype=bool)
             settings = {"objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": int(30 * min(len(y) / len(unique), 10)), "feature_fraction": 0.8,
-                        "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "cat_smooth": 20.0, "num_threads": 2 if len(y) > 50_000 else 1, "deterministic": True, "force_row_wise": True,
+                        "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "cat_smooth": 20.0, "num_threads": 1, "deterministic": True, "force_row_wise": True,
                         "seed": seed, "verbose": -1}
             train = lgb.Dataset(data[~held], y[~held], free_raw_data=False)
             stops = [lgb.Dataset(data[held], y[held], reference=train)] if held.any() else []
