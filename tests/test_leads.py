@@ -89,7 +89,7 @@ def test_points_add_up_for_the_blend_too(monkeypatch, tmp_path):
 def test_the_first_reason_is_the_strongest_and_carries_its_value(sold):
     first, points = sold.scores.iloc[0], sold.points.iloc[0]
     best = points.idxmax()
-    assert first["reasons_for"].startswith(f"{leads.readable(best)}: {sold.values[best].iloc[0]} (+{points[best]:.0f} point")
+    assert first["reasons_for"].startswith(f"{leads.readable(best)}: {sold.values[best].iloc[0]} (+{points[best]:.0f})")
     assert sold.values["owner_id"].isin(["Ann", HOSTILE]).all()
 
 

@@ -70,6 +70,15 @@ class LeadScores:
         shown = shown.assign(expected=shown["p_convert"].cumsum()).reset_index(drop=True)
         return shown if self.usable else shown[["id", "name", "owner", "created_at"]]
 
+    def call_table(self, capacity: int) -> pd.DataFrame:
+        """The call list (the examples, where nobody is open) as people read it: name, chance with its interval, owner, reasons."""
+        rows = (self.scores if self.examples else self.call_list(capacity)).head(max(int(capacity), 0))
+        if not self.usable:
+            return rows[["name", "owner"]].assign(created_on=rows["created_at"].dt.date).dropna(axis=1, how="all")
+        chance = [f"{p:.0%} ({low:.0%}–{high:.0%})" for p, low, high in zip(rows["p_convert"], rows["p_low"], rows["p_high"], strict=True)]
+        return pd.DataFrame({"name": rows["name"], "chance": chance, "owner": rows["owner"], "speaks_for": rows["reasons_for"],
+                             "speaks_against": rows["reasons_against"]}).dropna(axis=1, how="all")
+
     def reasons_of(self, record: str | None = None, most: int = 8) -> pd.DataFrame:
         """The points that make one explained record's score (default: the first): feature, value, points; the start first, what is left last."""
         row = np.flatnonzero(self.scores["id"].head(len(self.points)) == record) if record else np.arange(len(self.points))

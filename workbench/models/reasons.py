@@ -54,7 +54,7 @@ def readable(name: str) -> str:
 
 
 def shown_values(lake, entity: str, X: pd.DataFrame, as_of: datetime) -> pd.DataFrame:
-    """The features as a person would write them: names for ids, yes and no, three digits, `not given`."""
+    """The features as a person would write them: names for ids, yes and no, two digits, `not given`."""
     fields, out = schema.entity(entity).fields, {}
     for c in X:
         values = X[c]
@@ -71,19 +71,19 @@ def _shown(value: Any) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if pd.api.types.is_number(value):
-        return f"{value:,.0f}" if float(value).is_integer() or abs(float(value)) >= 100 else f"{value:.3g}"
+        return f"{value:,.0f}" if float(value).is_integer() or abs(float(value)) >= 100 else f"{value:.2g}"
     return str(value)
 
 
 def reason_sentences(points: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """One row a record: reasons_for and reasons_against, the three strongest of each of at least half a point.
+    """One row a record: reasons_for and reasons_against, the three strongest of each of at least half a point, with their points.
 
     >>> reason_sentences(pd.DataFrame({"source": [14.2], "n_visits": [-3.0]}), pd.DataFrame({"source": ["Fair"], "n_visits": ["0"]})).iloc[0].tolist()
-    ['source: Fair (+14 points)', 'number of visits: 0 (-3 points)']
+    ['source: Fair (+14)', 'number of visits: 0 (-3)']
     """
     names, rows = [readable(c) for c in points], []
     for p, v in zip(points.to_numpy(float), values.to_numpy(object), strict=True):
-        told = [[f"{names[i]}: {v[i]} ({p[i]:+.0f} point{'s' if round(abs(p[i])) != 1 else ''})" for i in np.argsort(-sign * p, kind="stable")[:MOST] if sign * p[i] >= 0.5]
+        told = [[f"{names[i]}: {v[i]} ({p[i]:+.0f})" for i in np.argsort(-sign * p, kind="stable")[:MOST] if sign * p[i] >= 0.5]
                 for sign in (1, -1)]
         rows.append(["; ".join(part) for part in told])
     return pd.DataFrame(rows, columns=["reasons_for", "reasons_against"], index=points.index)

@@ -92,7 +92,7 @@ def call_sentence(s: LeadScores, capacity: int) -> str:
     chosen, refused = s.call_list(capacity), 0 if s.examples else int((~s.scores["may_call"].astype(bool)).sum())
     left = f" {counted(refused, f'open {s.spine.entity}')} refused calls and {'is' if refused == 1 else 'are'} never on the list." if refused else ""
     if chosen.empty:
-        return f"The list is empty.{left}"
+        return "" if s.examples else f"The list is empty.{left}"
     if not s.usable:
         return f"{counted(len(chosen), s.spine.entity)}, **newest first**, because no score is usable.{left}"
     return f"{counted(len(chosen), s.spine.entity)}: {chosen['p_convert'].sum():,.1f} conversions expected, {len(chosen) * s.results()['base_rate']:,.1f} at the base rate.{left}"

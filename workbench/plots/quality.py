@@ -50,4 +50,5 @@ def _dressed(figure: go.Figure, n_rows: int, title: str) -> go.Figure:
     figure.update_yaxes(automargin=True)
     if not n_rows:
         figure.add_annotation(text="Nothing to show.", showarrow=False, x=.5, y=.5, xref="paper", yref="paper")
+        figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure
