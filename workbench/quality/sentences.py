@@ -47,11 +47,10 @@ def findings_sentence(findings: pd.DataFrame) -> str:
     return f"{len(found)} of the {len(checked)} checks that could be made found something{grave}.{left}"
 
 
-def to_mend(findings: pd.DataFrame, rows: int = 10) -> pd.DataFrame:
-    """The gravest findings with their remedy: what, severity, n, share, meaning, fix; one row a rule and entity."""
-    found = findings[findings["n"].fillna(0) > 0].head(rows)
-    what = found["entity"] + ": " + found["rule"].str.replace("_", " ")
-    return found.assign(what=what)[["what", "severity", "n", "share", "meaning", "fix"]].reset_index(drop=True)
+def found(findings: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The rules that found something, gravest first: `what` (entity and rule in words) and `columns` of `quality_findings`."""
+    rows = findings[findings["n"].fillna(0) > 0]
+    return rows.assign(what=rows["entity"] + ": " + rows["rule"].str.replace("_", " "))[["what", *columns]].reset_index(drop=True)
 
 
 def fill_sentence(fill: pd.DataFrame, entity: str) -> str:
