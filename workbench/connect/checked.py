@@ -1,166 +1,177 @@
-"""One file read as one entity: its rows checked and typed, and a finding for each that is left out or changed."""
+"""The files of an import as rows of their entities: typed, checked, and a finding for each row that is left out or changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
 import duckdb
-import pandas as pd
+import pyarrow as pa
 
 from workbench import schema
 from workbench.connect.mapping import FileMapping, Mapping, Target
-from workbench.connect.tables import TextTable, column_sql
-from workbench.connect.typed import among, clean_sql, mapped, raw_sql, typed_sql
+from workbench.connect.tables import TextTable, column_sql, text_database
+from workbench.connect.typed import among, clean_sql, joined_sql, mapped, raw_sql, typed_sql
 from workbench.errors import WorkbenchError
 from workbench.rows import quoted
 
 EVENTS = ("lead", "deal", "activity")  # what happens at some time; an account or product without a date stands from the first day
 CLOSES = ("closed_at", "converted_at", "sold_at")
-MARK = "x_{}_not_chosen"
+TIMES = ("created_at", "happened_at", *CLOSES)
 _BAD = {"int": "bad_number", "float": "bad_number", "money": "bad_number", "date": "bad_date", "time": "bad_date", "bool": "bad_value"}
-# What is not decided, for a deal and for a lead by the fields that there are: a closing date beside it is a plan.
-_UNDECIDED = (("deal", {"is_won"}, "is_won is null"),
-              ("lead", {"is_converted", "is_lost"}, "not coalesce(is_converted, false) and not coalesce(is_lost, is_converted is not null)"),
-              ("lead", {"is_converted"}, "is_converted is null"))
 
 
-@dataclass
-class Part:
-    """One file read as one entity: temporary table `typed` (id, fields, _line) on `connection` holds its sound rows."""
-
-    file: FileMapping
-    path: Path
-    connection: duckdb.DuckDBPyConnection
-    findings: list[dict]
-    n_read: int
-    marks: list[str]
-
-    def count(self) -> int:
-        return self.connection.sql("select count(*) from typed").fetchall()[0][0]
-
-    def tell(self, rule: str, line: int | None, detail: str, *, n: int = 1, record: str | None = None, lost: bool = False) -> None:
-        self.findings.append({"rule": rule, "line": line, "detail": detail, "n": n, "record_id": record, "lost": lost, "file": self.path.name, "entity": self.file.entity})
+def mark_of(target: Target) -> str:
+    """The flag that keeps of a field with placeholders that it "was shown, not chosen"; "" where there is none."""
+    return f"x_{target.field.removeprefix('x_')}_not_chosen" if target.placeholders and not target.personal and not target.reference else ""
 
 
-def checked_part(file: FileMapping, path: Path, table: TextTable, mapping: Mapping, first: bool) -> Part:
-    """Type one file: temporary table `typed` (id, fields, _line) of sound rows; findings for the others."""
-    part = Part(file, path, table.connection.cursor(), [], 0, [])
-    part.connection.execute("set TimeZone = 'UTC'")
-    if first:
-        for f in table.findings:
-            part.tell(f["rule"], f["line"], f["detail"], lost=f["lost"])
-    asked = [c for t in file.targets for c in file.joined.get(t.column, [t.column])] + [file.order_by] * bool(file.order_by)
-    absent = sorted(set(asked) - set(table.columns))
-    if absent:
-        raise WorkbenchError(f"{path.name} has no column {', '.join(map(repr, absent))}.", fix=f"Its columns: {', '.join(table.columns)}.")
-    joined = "".join(f", nullif(concat_ws(' ', {', '.join(map(raw_sql, parts))}), '') as {column_sql(c)}" for c, parts in file.joined.items())
-    hidden = [column_sql(c) for c in file.joined if c in table.columns]
-    part.connection.execute(f"create temp view joined as select * {'exclude (' + ', '.join(hidden) + ')' if hidden else ''}{joined} from raw")
-    inner, outer, checks = _selected(part, mapping)
-    part.connection.execute(f"create temp table checked as select {', '.join(outer)}, case {' '.join(checks)} end as _bad from (select {', '.join(inner)} from joined)")
-    if file.distinct:
-        part.connection.execute("delete from checked where id is null or rowid not in (select arg_min(rowid, _line) from checked group by id)")
-    part.n_read = part.connection.sql("select count(*) from checked").fetchall()[0][0] + (sum(f["lost"] for f in part.findings))
-    part.connection.execute("""update checked set _bad = 'duplicate_key|stands in line ' || f.first || ' already' from
-        (select id, min(_line) as first from checked where _bad is null group by id having count(*) > 1) f where checked.id = f.id and checked._line > f.first and _bad is null""")
-    for line, record, bad in part.connection.sql("select _line, id, _bad from checked where _bad is not null order by _line").fetchall():
-        rule, detail = bad.split("|", 1)
-        part.tell(rule, line, detail, record=record, lost=True)
-    part.connection.execute("delete from checked where _bad is not null")
-    never = [m for m in part.marks if not part.connection.sql(f"select bool_or({m}) from checked").fetchall()[0][0]]
-    part.marks = [m for m in part.marks if m not in never]
-    for column in ["_bad", *never]:
-        part.connection.execute(f"alter table checked drop column {column}")
-    part.connection.execute("alter table checked rename to typed")
-    return part
+class Intake:
+    """The files of one import in a database of its own: a table an entity (id, fields, _part, _line), and table `finding`.
+
+    A part is one file read as one entity: `parts` holds (its mapping, its path), and `_part` is the place in it. A finding
+    that is `lost` stands for a line that is in no table.
+    """
+
+    def __init__(self, mapping: Mapping):
+        self.mapping, self.connection = mapping, text_database()
+        self.parts: list[tuple[FileMapping, Path]] = []
+        self.connection.execute("create table part (part int, file varchar, entity varchar, is_distinct bool)")
+        self.connection.execute("create table finding (part int, line bigint, rule varchar, record_id varchar, detail varchar, n bigint, lost bool)")
+
+    def rows(self, query: str) -> list[tuple]:
+        """What a query gives."""
+        return self.connection.sql(query).fetchall()
+
+    def targets(self, entity: str) -> dict[str, Target]:
+        """Field -> what feeds it; of two files that do, the one that calls it late."""
+        told = [t for file, _ in self.parts for t in file.targets if file.entity == entity and t.field != "id"]
+        return {t.field: t for t in sorted(told, key=lambda t: t.known_at in schema.NEVER_LEARNED)}
+
+    def columns(self, entity: str) -> list[str]:
+        """The columns of an entity's table that are fields."""
+        return [d[0] for d in self.connection.sql(f"from {entity} limit 0").description if d[0] not in ("id", "_part", "_line", "_bad")]
+
+    def first_of(self, entity: str, names: tuple[str, ...]) -> str:
+        """SQL: the first time among these columns, as far as the entity's table has them."""
+        return f"coalesce({', '.join([c for c in names if c in self.columns(entity)] + ['null::timestamp'])})"
+
+    def tell(self, rule: str, source: str, detail: str, *, line: str = "min(_line)", record: str = "min(id)", lost: bool = False) -> None:
+        """One finding for all rows of `source` that agree in part, detail, line and record (all of these are SQL)."""
+        self.connection.execute(f"""insert into finding select _part, {line}, {rule}, {record}, {detail}, count(*), {lost} {source}
+            group by all order by 1, 2, 5""")
+
+    def tell_file(self, table: TextTable, mappings: list[FileMapping]) -> None:
+        """What the latest part's file holds beside rows: unreadable lines, columns that none of its mappings uses, nothing at all."""
+        used = {c for f in mappings for t in f.targets for c in f.join.get(t.column, [t.column])} | {f.order_by for f in mappings}
+        ignored = {c for f in mappings for c in f.ignored}
+        told = [("unused_column", c + " (ignored by the mapping)" * (c in ignored)) for c in table.columns if c not in used]
+        told += [("empty_file", "a header and no row")] * (not table.findings and not self.rows(f"select 1 from {table.name} limit 1"))
+        lines = table.findings + [{"rule": rule, "line": 1, "detail": detail, "lost": False} for rule, detail in told]
+        if lines:
+            self.connection.register("told", pa.Table.from_pylist(lines))
+            self.connection.execute(f"insert into finding select {len(self.parts) - 1}, line, rule, null, detail, 1, lost from told")
+            self.connection.unregister("told")
+
+    def add(self, file: FileMapping, path: Path, table: TextTable) -> None:
+        """Type the rows of one file into the table of its entity; what is wrong with a row stands in `_bad`."""
+        asked = [c for t in file.targets for c in file.join.get(t.column, [t.column])] + [file.order_by] * bool(file.order_by)
+        if absent := sorted(set(asked) - set(table.columns)):
+            raise WorkbenchError(f"{path.name} has no column {', '.join(map(repr, absent))}.", fix=f"Its columns: {', '.join(table.columns)}.")
+        self.connection.execute("insert into part values (?, ?, ?, ?)", [len(self.parts), path.name, file.entity, file.distinct])
+        self.parts.append((file, path))
+        hidden = ", ".join(column_sql(c) for c in file.join if c in table.columns)
+        joined = "".join(f", {joined_sql(parts)} as {column_sql(c)}" for c, parts in file.join.items())
+        source = f"from (select *{f' exclude ({hidden})' if hidden else ''}{joined}, {len(self.parts) - 1} as _part from {table.name})"
+        texts, values, checks = _selected(file, self.mapping)
+        select = f"""select {', '.join(values)}, _part, _line, case {' '.join(checks)} end as _bad
+            from (select {', '.join(texts)}, _part, _line {source})"""
+        if file.distinct:
+            select = f"from ({select}) where id is not null qualify row_number() over (partition by id order by _line) = 1"
+        earlier = f"from {file.entity} union all by name " * any(f.entity == file.entity for f, _ in self.parts[:-1])
+        try:
+            self.connection.execute(f"create or replace table {file.entity} as {earlier}({select})")
+        except duckdb.Error as error:
+            raise WorkbenchError(f"{path.name} cannot be read as {file.entity}: {str(error).splitlines()[0]}.",
+                                 fix="Check the mapping's types, formats and constants.") from error
+        for t in file.targets:
+            if t.values and t.type == "text" and t.field != "id":
+                raw = raw_sql(t.column)
+                changed = f"from (select *, {raw} as old, {mapped(raw, t.values)} as new {source}) where new is distinct from old"
+                self.tell("'replaced_value'", changed, f"""printf('%s: e.g. ''%s'' read as ''%s'', as the mapping says', {quoted(t.column)},
+                    arg_min(old, _line), coalesce(arg_min(new, _line), '(missing)'))""", record="null")
+
+    def leave_out_bad(self, entity: str) -> None:
+        """Tell and delete bad rows, and those whose key stands already (rows of distinct values without a word)."""
+        self.connection.execute(f"""update {entity} set _bad = case when own.is_distinct then '' else
+                'duplicate_key|stands in ' || case when own.part = other.part then 'line ' || line else other.file end || ' already' end
+            from (select id, min(rowid) as first, arg_min(_part, rowid) as part, arg_min(_line, rowid) as line from {entity}
+                where _bad is null group by id having count(*) > 1) f, part own, part other
+            where f.id = {entity}.id and f.first < {entity}.rowid and _bad is null and own.part = _part and other.part = f.part""")
+        self.tell("split_part(_bad, '|', 1)", f"from {entity} where _bad <> ''", "substr(_bad, instr(_bad, '|') + 1)",
+                  line="_line", record="id", lost=True)
+        self.connection.execute(f"delete from {entity} where _bad is not null")
+        self.connection.execute(f"alter table {entity} drop column _bad")
+        for mark in set(map(mark_of, self.targets(entity).values())) & set(self.columns(entity)):
+            if not self.rows(f"select 1 from {entity} where {mark} limit 1"):
+                self.connection.execute(f"alter table {entity} drop column {mark}")
+
+    def counts(self) -> list[tuple[str, str, int, int, int]]:
+        """(file, entity, rows read, loaded, rejected) of each part; refuses a file with too many bad rows."""
+        out = []
+        for n, (file, path) in enumerate(self.parts):
+            loaded = self.rows(f"select count(*) from {file.entity} where _part = {n}")[0][0]
+            lost, often = self.rows(f"select count(*), mode(rule) from finding where lost and part = {n}")[0]
+            if lost > self.mapping.bad_share * (loaded + lost):
+                line, detail = self.rows(f"select line, detail from finding where lost and part = {n} and rule = '{often}' order by line limit 1")[0]
+                raise WorkbenchError(f"{path.name}: {lost:,} of {loaded + lost:,} rows are bad (more than {self.mapping.bad_share:.0%}); "
+                                     f"most often {often}, e.g. line {line}: {detail}.", fix="Mend the mapping or the file; nothing was written.")
+            out.append((path.name, file.entity, loaded + lost, loaded, lost))
+        return out
+
+    def resolve_references(self, entity: str, keys: dict[str, str]) -> None:
+        """Empty and tell keys that lead nowhere; `keys` = entity -> SQL of the ids that there are."""
+        for t in self.targets(entity).values():
+            if t.reference:
+                lost = f"from {entity} where {t.field} not in ({keys[t.reference]})"
+                value = f"substr({t.field}, {len(self.mapping.source) + 2})"
+                self.tell("'broken_reference'", lost, f"{quoted(t.column + ' = ')} || {value} || ' is no {t.reference}; the link is left empty'")
+                self.connection.execute(f"update {entity} set {t.field} = null where rowid in (select rowid {lost})")
+
+    def tell_dates(self, entity: str) -> None:
+        """Empty the closing date of what is not decided (it is a plan), and count the records that stand nowhere in time."""
+        columns = self.columns(entity)
+        won, lost = (re.sub(r"[a-z]+_[a-z]+", lambda m: m[0] if m[0] in columns else "null", told.get(entity, "null"))
+                     for told in (schema.WON, schema.LOST))
+        close = [c for c in CLOSES if c in columns]
+        if close and won != "null":
+            plan = f"from {entity} where not coalesce({won}, false) and not coalesce({lost}, false) and {self.first_of(entity, CLOSES)} is not null"
+            self.tell("'planned_close'", plan, "'not decided yet, so its closing date is a plan and is left empty'", record="null")
+            self.connection.execute(f"update {entity} set {', '.join(f'{c} = null' for c in close)} where rowid in (select rowid {plan})")
+        dates = [c for c in TIMES if c in columns]
+        if entity in EVENTS and dates:
+            self.tell("'no_date'", f"from {entity} where {self.first_of(entity, TIMES)} is null",
+                      f"'no {' and no '.join(dates)}: stands in time only from the export on'", record="null")
 
 
-def _selected(part: Part, mapping: Mapping) -> tuple[list[str], list[str], list[str]]:
+def _selected(file: FileMapping, mapping: Mapping) -> tuple[list[str], list[str], list[str]]:
     """(texts, values, checks) in SQL: texts read from the file, values typed from the texts, and what is wrong with a row."""
-    file = part.file
+    prefix = quoted(mapping.source + ":")
     key = next((t for t in file.targets if t.field == "id"), None)
-    inner = [f"{clean_sql(key) if key else '_line::varchar'} as key", "_line"]
-    outer, checks = [f"{quoted(mapping.source + ':')} || key as id", "_line"], [f"when key is null then {quoted('missing_key|' + (key.column if key else '') + ' is empty')}"]
+    texts = [f"{clean_sql(key) if key else '_line::varchar'} as key"]
+    values, checks = [f"{prefix} || key as id"], [f"when key is null then {quoted(f'missing_key|{key.column if key else key} is empty')}"]
     for n, target in enumerate(t for t in file.targets if t.field != "id"):
-        raw, text = raw_sql(target.column), f"c{n}"
-        inner.append(f"{clean_sql(target)} as {text}")
-        typed = typed_sql(text, target, mapping.time_zone)
-        outer.append(f"{typed} as {target.field}")
-        if target.kind in _BAD:
-            inner.append(f"left({raw}, 60) as r{n}")
-            checks.append(f"when {text} is not null and ({typed}) is null then {quoted(_BAD[target.kind] + '|' + target.column + ' = ')} || r{n}")
-        if target.placeholders and not target.personal and not target.reference:
-            shown = among(raw, target.placeholders)
-            part.marks.append(MARK.format(target.field.removeprefix("x_")))
-            inner.append(f"{shown} as m{n}")
-            outer.append(f"m{n} as {part.marks[-1]}")
-        if target.values and target.kind == "text":
-            _tell_replaced(part, target)
+        raw, typed = raw_sql(target.column), typed_sql(f"c{n}", target, mapping.time_zone)
+        texts.append(f"{clean_sql(target)} as c{n}")
+        values.append(f"{f'{prefix} || ' if target.reference else ''}{typed} as {target.field}")
+        if target.type in _BAD:
+            texts.append(f"left({raw}, 60) as r{n}")
+            checks.append(f"when c{n} is not null and ({typed}) is null then {quoted(f'{_BAD[target.type]}|{target.column} = ')} || r{n}")
+        if mark := mark_of(target):
+            texts.append(f"{among(raw, target.placeholders)} as m{n}")
+            values.append(f"m{n} as {mark}")
     if file.order_by:
-        inner.append(f"{raw_sql(file.order_by)} as _order")
-        outer.append("coalesce(try_cast(_order as bigint), row_number() over (order by try_cast(_order as double), _order, _line)) as created_order")
+        texts.append(f"{raw_sql(file.order_by)} as _order")
+        values.append("coalesce(try_cast(_order as bigint), row_number() over (order by try_cast(_order as double), _order, _line)) as created_order")
     kinds = schema.entity(file.entity).fields
-    outer += [f"{quoted(v)}::{schema.DUCKDB_TYPES[kinds[k].kind]} as {k}" for k, v in file.constants.items()]
-    return inner, outer, checks
-
-
-def _tell_replaced(part: Part, target: Target) -> None:
-    raw = raw_sql(target.column)
-    line, old, new, n = part.connection.sql(f"""select min(_line), arg_min(old, _line), arg_min(new, _line), count(*) from
-        (select _line, {raw} as old, {mapped(raw, target.values)} as new from joined) where new is distinct from old""").fetchall()[0]
-    if n:
-        part.tell("replaced_value", line, f"{target.column}: e.g. {old!r} read as {new or '(missing)'!r}, as the mapping says", n=n)
-
-
-def tell_unused(part: Part, table: TextTable, mappings: list[FileMapping]) -> None:
-    used = {c for f in mappings for t in f.targets for c in f.joined.get(t.column, [t.column])} | {f.order_by for f in mappings}
-    ignored = {c for f in mappings for c in f.ignored}
-    for column in table.columns:
-        if column not in used:
-            part.tell("unused_column", 1, column + (" (ignored by the mapping)" if column in ignored else ""))
-    if not table.n_read:
-        part.tell("empty_file", 1, "a header and no row")
-
-
-def refuse_doubles(parts: list[Part]) -> None:
-    """A key that stands in an earlier file of the same entity is a duplicate, unless the file is read for its distinct values."""
-    for place, part in enumerate(parts):
-        for earlier in parts[:place]:
-            part.connection.register("others", earlier.connection.sql("select id from typed").to_arrow_table())
-            double = part.connection.sql("select _line, id from typed where id in (select id from others) order by _line").fetchall()
-            part.connection.execute("delete from typed where id in (select id from others)")
-            part.connection.unregister("others")
-            if part.file.distinct:
-                part.n_read -= len(double)
-            for line, record in double if not part.file.distinct else []:
-                part.tell("duplicate_key", line, f"stands in {earlier.path.name} already", record=record, lost=True)
-
-
-def refuse_bad_share(part: Part, share: float) -> None:
-    lost = pd.DataFrame([f for f in part.findings if f["lost"]])
-    if len(lost) and len(lost) > share * part.n_read:
-        often = lost["rule"].value_counts().index[0]
-        example = lost[lost["rule"] == often].iloc[0]
-        raise WorkbenchError(f"{part.path.name}: {len(lost):,} of {part.n_read:,} rows are bad (more than {share:.0%}); most often {often}, e.g. line "
-                             f"{example['line']}: {example['detail']}.", fix="Mend the mapping or the file; nothing was written.")
-
-
-def tell_dates(part: Part) -> None:
-    """Empty the closing date of what is not decided (it is a plan), and count the records that stand nowhere in time."""
-    columns = [d[0] for d in part.connection.sql("select * from typed limit 0").description]
-    close = [c for c in ("closed_at", "converted_at") if c in columns]
-    undecided = [sql for entity, needs, sql in _UNDECIDED if entity == part.file.entity and needs <= set(columns)]
-    if close and undecided:
-        planned = f"({undecided[0]}) and coalesce({', '.join(close)}) is not null"
-        n, line = part.connection.sql(f"select count(*), min(_line) from typed where {planned}").fetchall()[0]
-        if n:
-            part.tell("planned_close", line, "not decided yet, so its closing date is a plan and is left empty", n=n)
-            part.connection.execute(f"update typed set {', '.join(f'{c} = null' for c in close)} where {planned}")
-    dates = [c for c in ("created_at", "happened_at", *CLOSES) if c in columns]
-    if part.file.entity in EVENTS and dates:
-        n, line = part.connection.sql(f"select count(*), min(_line) from typed where coalesce({', '.join(dates)}) is null").fetchall()[0]
-        if n:
-            part.tell("no_date", line, f"no {' and no '.join(dates)}: stands in time only from the export on", n=n)
-
-
+    return texts, values + [f"{quoted(v)}::{schema.DUCKDB_TYPES[kinds[k].kind]} as {k}" for k, v in file.constants.items()], checks
