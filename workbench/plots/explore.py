@@ -8,6 +8,7 @@ from html import escape
 import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
+from IPython.display import display
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
 from workbench import schema
@@ -84,9 +85,10 @@ def explorer(lake, *, as_of: datetime, source: str | None = None) -> widgets.VBo
     field, out = widgets.Dropdown(description="Field"), widgets.Output()
 
     def draw(_change=None) -> None:
-        counts = value_counts(lake, entity.value, field.value, as_of=as_of, source=source) if field.value else pd.DataFrame({"value": [], "n": []})
-        figure = plot_value_counts(counts, f"{entity.value}: {(field.value or 'no field').replace('_', ' ')}, {counts['n'].sum():,.0f} records")
-        out.outputs = ({"output_type": "display_data", "data": {"application/vnd.plotly.v1+json": figure.to_plotly_json()}, "metadata": {}},)
+        out.clear_output(wait=True)
+        with out:  # an error is shown here as well; a widget's reaction has no other place for it
+            counts = value_counts(lake, entity.value, field.value, as_of=as_of, source=source) if field.value else pd.DataFrame({"value": [], "n": []})
+            display(plot_value_counts(counts, f"{entity.value}: {(field.value or 'no field').replace('_', ' ')}, {counts['n'].sum():,.0f} records"))
 
     def offer(_change=None) -> None:
         told, known = lake.fields(), schema.entity(entity.value).fields
@@ -94,13 +96,12 @@ def explorer(lake, *, as_of: datetime, source: str | None = None) -> widgets.VBo
         hidden |= set(told.loc[(told["entity"] == entity.value) & told["personal"].fillna(False).astype(bool), "field"])
         offered = [c for c in lake.columns(entity.value) if c not in hidden]
         first = FIRST.get(entity.value)
-        field.unobserve(shown, "value")  # or each step of this change would draw
+        field.unobserve(draw, "value")  # or each step of this change would draw
         field.options, field.value = offered, first if first in offered else next(iter(offered), None)
-        field.observe(shown, "value")
+        field.observe(draw, "value")
         draw()
 
-    shown = out.capture()(draw)  # an error of a reaction is shown below the choice; nobody would see it otherwise
-    field.observe(shown, "value")
-    entity.observe(out.capture()(offer), "value")
+    field.observe(draw, "value")
+    entity.observe(offer, "value")
     offer()
     return widgets.VBox([widgets.HBox([entity, field]), out])
