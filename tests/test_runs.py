@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from workbench import checks
+from workbench import checks, runs
 from workbench.errors import WorkbenchError
 from workbench.lake import open_lake
 from workbench.runs import run_notebooks
@@ -265,6 +265,34 @@ def test_an_earlier_run_of_the_day_is_kept_aside(project):
     assert json.loads(kept("01_twice", "json").read_text()) == second
     old = json.loads(kept("01_twice@*", "json").read_text())
     assert old["status"] == "failed" and kept(old["name"]).exists()
+
+
+def test_runs_of_one_name_that_end_together_do_not_mix(project, monkeypatch):
+    write_notebook(project, "01_same", "import time\nfrom workbench.record import record\nrecord({'t': time.time_ns()})")
+    export, first, told = runs.export_report, threading.Event(), []
+
+    def slow(notebook, reports, *, record, standalone):
+        if not first.is_set():
+            first.set()
+            time.sleep(4)  # the other run ends meanwhile
+        assert checks.recorded(nbformat.read(notebook, as_version=4))["results"] == record["results"]
+        return export(notebook, reports, record=record, standalone=standalone)
+
+    monkeypatch.setattr(runs, "export_report", slow)
+    threads = [threading.Thread(target=lambda: told.extend(run_notebooks(["01"]))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    last = json.loads(kept("01_same", "json").read_text())
+    assert [r["error"] for r in told] == [None, None] and last == told[-1]
+    assert checks.recorded(nbformat.read(kept("01_same"), as_version=4))["results"] == last["results"]
+
+
+def test_what_a_widget_would_catch_stays_in_its_cell_and_a_widget_that_draws_fails_no_run(project):
+    write_notebook(project, "01_widget", "import ipywidgets as w\nout = w.Output()\nout.clear_output(wait=True)\nwith out:\n    display('drawn')\nout", RECORD)
+    told, = run_notebooks(["01"])
+    assert told["error"] is None and "drawn" in json.dumps(nbformat.read(kept("01_widget"), as_version=4).cells[2].outputs)
 
 
 def test_ctrl_c_ends_the_kernels_and_what_they_started_and_says_interrupted(project):

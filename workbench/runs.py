@@ -61,6 +61,7 @@ class _Client(PapermillNotebookClient):
     def __init__(self, nb_man: Any, run: Run):
         super().__init__(nb_man, kernel_manager_class=_Manager, kernel_name="python3", log=_LOG, timeout=run.cell_seconds, startup_timeout=120,
                          store_widget_state=False, shutdown_kernel="immediate")
+        self.comm_open_handlers = {}  # nbclient's own Output widget wants the state that is not stored; what it would catch stays in its cell
         self.run, self.code = run, [i for i, c in enumerate(nb_man.nb.cells) if c.cell_type == "code" and c.source.strip()]
         checks.mask_cells(nb_man.nb, run.secrets)
 
@@ -134,25 +135,25 @@ class Run:
             "status": "failed" if error else "ok", "error": error, "started_at": started, "ended_at": utc_now(),
             "seconds": round(time.perf_counter() - clock, 2), "peak_mb": round(self.peak_kb / 1024) or None}
         record = checks.masked(record, self.secrets)
-        kept = self._kept(hidden, record)
-        try:
-            record["report"] = os.path.relpath(export_report(kept, reports, record=record, standalone=standalone), reports)
-        except Exception as caught:
-            record |= {"status": "failed", "error": record["error"] or f"The report could not be made: {type(caught).__name__}: {caught}"[:600]}
-        write_whole(kept.with_name(f"{record['name']}.json"), json.dumps(record, indent=1, default=str))
+        with FileLock(self.folder / ".lock"):  # notebook, report and record are of one run, also where another of this name ends now
+            kept = self._kept(hidden, record)
+            try:
+                record["report"] = os.path.relpath(export_report(kept, reports, record=record, standalone=standalone), reports)
+            except Exception as caught:
+                record |= {"status": "failed", "error": record["error"] or f"The report could not be made: {type(caught).__name__}: {caught}"[:600]}
+            write_whole(kept.with_name(f"{record['name']}.json"), json.dumps(record, indent=1, default=str))
         self.say(f"{record['name']}: {record['status']} after {record['seconds']:.0f} s")
         return record
 
     def _kept(self, hidden: Path, record: dict) -> Path:
         """Give the notebook and its record their names, an earlier run of that name aside; the notebook's path."""
         name = f"{self.folder}/{record['name']}"
-        with FileLock(self.folder / ".lock"):
-            if Path(f"{name}.json").exists():
-                ended = datetime.fromtimestamp(Path(f"{name}.json").stat().st_mtime, ZoneInfo(settings().time_zone))
-                for ending in ("ipynb", "json"):
-                    os.replace(f"{name}.{ending}", f"{name}@{ended:%H%M%S%f}.{ending}")
-            write_whole(Path(f"{name}.json"), json.dumps(record, indent=1, default=str))
-            return hidden.replace(f"{name}.ipynb")
+        if Path(f"{name}.json").exists():
+            ended = datetime.fromtimestamp(Path(f"{name}.json").stat().st_mtime, ZoneInfo(settings().time_zone))
+            for ending in ("ipynb", "json"):
+                os.replace(f"{name}.{ending}", f"{name}@{ended:%H%M%S%f}.{ending}")
+        write_whole(Path(f"{name}.json"), json.dumps(record, indent=1, default=str))
+        return hidden.replace(f"{name}.ipynb")
 
 
 def utc_now() -> str:
