@@ -15,6 +15,10 @@ FORMATS: dict[str, Any] = {
 }
 KINDS = {"boolean": "yes", "date": "date", "datetime": "time", "datetime64": "time", "integer": ",.0f", "floating": "", "decimal": "", "mixed-integer-float": ""}
 
+# For JupyterLab, which right-aligns and squeezes every cell; a report drops the element and has a style sheet of its own.
+STYLE = ("<style>table.wb-table tr .wb-num{white-space:nowrap}table.wb-table tr .wb-short{text-align:left;white-space:nowrap}"
+         "table.wb-table tr .wb-wide{text-align:left;min-width:20ch}</style>")
+
 
 def format_of(name: str, values: pd.Series) -> str:
     """The format of a column, by its name and by what it holds: a name of FORMATS or a format specification.
@@ -71,7 +75,7 @@ class Table:
                        for row in zip(*(cells for *_, cells in self.columns), strict=True)) or "<tr><td>no rows</td></tr>"
         caption = f"<caption><span>{escape(self.caption)}</span></caption>" if self.caption else ""
         more = f'<p class="wb-small">{self.more}</p>' if self.more else ""
-        return f'<table class="wb-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
+        return f'{STYLE}<table class="wb-table">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
 
 
 def _missing(value: Any) -> bool:
