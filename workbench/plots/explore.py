@@ -69,7 +69,7 @@ def plot_value_counts(counts: pd.DataFrame, title: str) -> go.Figure:
     total = max(int(counts["n"].sum()), 1)
     figure = go.Figure(go.Bar(x=counts["n"], y=list(range(len(counts))), orientation="h", marker_color=["#c3c9d0" if v == EMPTY else "#4a7fb0" for v in counts["value"]],
                               customdata=[f"{label}: {n:,} ({n / total:.1%})" for label, n in zip(text, counts["n"], strict=True)], hovertemplate="%{customdata}<extra></extra>"))
-    figure.update_layout(template="plotly_white", height=130 + 22 * max(len(counts), 2), title=title, margin={"l": 10, "r": 10, "t": 50, "b": 40}, xaxis_tickformat=",d")
+    figure.update_layout(template="plotly_white", height=130 + 22 * max(len(counts), 2), title=title, margin={"l": 10, "r": 10, "t": 50, "b": 40}, xaxis_dtick=1 if len(counts) and counts["n"].max() < 6 else None)
     if counts.empty:
         figure.add_annotation(text="no records at this instant", showarrow=False, xref="paper", yref="paper", x=.5, y=.5)
     return figure.update_yaxes(autorange="reversed", automargin=True, tickvals=list(range(len(counts))), ticktext=text)
