@@ -48,6 +48,25 @@ def test_an_error_is_one_sentence_with_its_remedy_and_no_traceback(tmp_path, wor
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("toml, sentence", [
+    ("organization = 3", "are tables"), ("schedule = 3", "are tables"), ("[organization]\ntime_zone = 'Mars/X'", "'Mars/X' is no time zone"),
+    ("[organization]\ntime_zone = 3", "3 is no time zone"), ("[runs]\ncell_minutes = 'x'", "cell_minutes cannot be 'x'"), ("[[", "is not valid TOML"),
+    ("\udcff", "is not valid TOML"), (None, "There is no")])
+def test_settings_that_cannot_be_read_are_named_in_a_sentence(tmp_path, toml, sentence):
+    if toml is not None:
+        (tmp_path / "w.toml").write_text(toml, encoding="utf-8", errors="surrogateescape")
+    done = workbench("due", lake=tmp_path, WORKBENCH_TOML=str(tmp_path / "w.toml"), WORKBENCH_RUNS=str(tmp_path / "runs"))
+    assert done.returncode == 1 and done.stderr.startswith("workbench: ") and sentence in done.stderr, done.stderr
+
+
+def test_a_folder_that_cannot_be_used_and_a_version_that_is_none_are_named_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    done = workbench("demo", lake=tmp_path / "file")
+    assert done.returncode == 1 and done.stderr == f"workbench: File exists: {tmp_path / 'file'}.\n"
+    done = workbench("lake", "versions", lake=tmp_path, WORKBENCH_LAKE_VERSION="abc")
+    assert done.returncode == 1 and "WORKBENCH_LAKE_VERSION=abc is no version" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_an_import_names_its_rows_its_findings_and_the_next_step(tmp_path):
     (tmp_path / "leads.csv").write_text("Id,Converted,Extra\n1,yes,a\n2,no,b\n3,no,c\n")
     (tmp_path / "leads.toml").write_text('source = "mine"\n[[file]]\nname = "leads.csv"\nentity = "lead"\n[file.columns]\nId = { field = "id" }\n'

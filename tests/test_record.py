@@ -40,6 +40,17 @@ def test_an_instant_before_any_data_is_said_to_be_one(lake):
     assert "before any data" in begin("2020-01-01").note
 
 
+def test_an_instant_before_the_chosen_source_began_is_said_to_be_one_though_another_had_begun(lake):
+    lake.upsert("lead", pd.DataFrame({"id": ["b:1"]}), at=T2)
+    assert "before any data" in begin("2024-02-01", "b").note and "before any data" not in begin("2024-02-01", "a").note
+
+
+@pytest.mark.parametrize(("as_of", "sentence"), [("2204-01-01", "180 years after"), ("9999-12-31T23:59:59-10:00", "beyond what dates can tell")])
+def test_an_instant_that_is_surely_a_slip_is_refused(lake, as_of, sentence):
+    with pytest.raises(WorkbenchError, match=sentence):
+        begin(as_of)
+
+
 def test_the_demo_is_left_aside_when_there_is_one_source_beside_it(lake):
     lake.upsert("lead", pd.DataFrame({"id": ["demo:1"]}), at=T2)
     assert begin().source == "a" and begin(source="demo").source == "demo" and begin(every=True).source is None

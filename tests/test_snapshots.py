@@ -183,7 +183,8 @@ def test_what_rests_on_a_mappings_word_is_named(lake):
     found = snapshots(lake, "deal", as_of=day(100), source="s")
     assert found.assumed == ["has_next_step", "stage"] and "x_band" not in found.features
     assert "latest value" in found.excluded.set_index("field").loc["x_band", "reason"]
-    assert "x_band" in snapshots(lake, "deal", as_of=day(100), source="s", allow=["x_band"]).features
+    let_in = snapshots(lake, "deal", as_of=day(100), source="s", allow=["x_band"])
+    assert "x_band" in let_in.features and let_in.notes == ["Let in by name, although nobody knows when they were filled: x_band."] and not found.notes
 
 
 def test_another_source_does_not_enter(lake):
@@ -193,7 +194,8 @@ def test_another_source_does_not_enter(lake):
     assert snapshots(lake, "deal", as_of=day(100), source="s").score_at == "creation" and snapshots(lake, "deal", as_of=day(100)).score_at == "grid"
 
 
-@pytest.mark.parametrize(("options", "message"), [({"score_at": "weekly"}, "is unknown"), ({"horizon_days": 0}, "makes no sense")])
+@pytest.mark.parametrize(("options", "message"), [({"score_at": "weekly"}, "is unknown"), ({"horizon_days": 0}, "makes no sense"),
+                                                   ({"allow": ["stage", "x_nope"]}, "allow names no field: x_nope")])
 def test_wrong_options_are_refused(lake, options, message):
     with pytest.raises(WorkbenchError, match=message):
         snapshots(lake, "deal", as_of=day(1), **options)

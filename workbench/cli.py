@@ -226,6 +226,9 @@ def main() -> None:
     except WorkbenchError as error:
         sys.stderr.write(f"workbench: {error}\n")
         sys.exit(1)
+    except OSError as error:  # a folder that may not be written, a full disk
+        sys.stderr.write(f"workbench: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("workbench: interrupted; what was not finished was not published.\n")
         sys.exit(130)

@@ -35,7 +35,9 @@ def open_lake(path: str | Path | None = None, version: int | None = None, create
     elif not folder.is_dir():
         raise WorkbenchError(f"There is no lake at {folder}.", fix="Run `workbench demo` or `workbench import MAPPING.toml`, or name another with --lake.")
     if version is None and not create and os.environ.get("WORKBENCH_LAKE_VERSION"):
-        version = int(os.environ["WORKBENCH_LAKE_VERSION"])
+        if not re.fullmatch(r"-1|\d+", number := os.environ["WORKBENCH_LAKE_VERSION"]):
+            raise WorkbenchError(f"WORKBENCH_LAKE_VERSION={number} is no version.", fix="`workbench lake versions` lists them.")
+        version = int(number)
     return Lake(Store(folder, version))
 
 

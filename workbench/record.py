@@ -30,7 +30,8 @@ def begin(as_of: str = "", source: str = "", *, every: bool = False) -> Session:
     lake's only source, the demo not counted beside others (`every`: all sources together).
     """
     lake = open_lake()
-    names = sorted(set(lake.sources()["source"]))
+    held = lake.sources()
+    names = sorted(set(held["source"]))
     if source and names and source not in names:
         raise WorkbenchError(f"The lake {lake.path} has no source {source!r}.", fix=f"Its sources: {', '.join(names)}.")
     own = [n for n in names if n != DEMO] or names
@@ -43,8 +44,10 @@ def begin(as_of: str = "", source: str = "", *, every: bool = False) -> Session:
         return Session(lake, at or datetime(1970, 1, 1), chosen, "**This lake is empty.** Run `workbench demo` or `workbench import MAPPING.toml`, then run this again.")
     about = f"Source: {chosen}" if chosen else f"Sources: {', '.join(names)}"
     gap = (at - latest).days
+    if gap > 3660:
+        raise WorkbenchError(f"{at:%Y-%m-%d} is {gap / 365:,.0f} years after the latest event in the data, of {latest:%Y-%m-%d}.", fix="Choose an earlier as_of.")
     late = f" The latest event in the data is {gap:,} days older: {latest:%Y-%m-%d}." if gap > 1 else ""
-    first = lake.sources()["first_valid_from"].min()
+    first = held.loc[held["source"].eq(chosen) | (chosen is None), "first_valid_from"].min()
     early = f" **That is before any data**: the first event is of {first:%Y-%m-%d}." if at < first else ""
     return Session(lake, at, chosen, f"{about}. Everything below is as it was known at {at:%Y-%m-%d %H:%M} UTC.{late}{early}")
 

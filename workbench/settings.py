@@ -15,13 +15,12 @@ from workbench.errors import WorkbenchError
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders, the organization's time zone and currency, how long a notebook's cell may run, and the schedules of workbench.toml."""
+    """Folders, the organization's time zone, how long a notebook's cell may run, and the schedules of workbench.toml."""
 
     lake: Path
     runs: Path
     reports: Path
     time_zone: str = "UTC"
-    currency: str = "USD"
     cell_minutes: float = 30
     schedules: dict = field(default_factory=dict)
 
@@ -30,7 +29,7 @@ class Settings:
 def _toml(path: str, _changed: float) -> dict:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8
         raise WorkbenchError(f"{path} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
 
 
@@ -45,15 +44,22 @@ def settings() -> Settings:
     base = root()
     toml = Path(environ.get("WORKBENCH_TOML") or base / "workbench.toml")
     values = _toml(str(toml), toml.stat().st_mtime) if toml.exists() else {}
-    organization = values.get("organization", {})
+    if environ.get("WORKBENCH_TOML") and not toml.exists():
+        raise WorkbenchError(f"There is no {toml}.", fix="WORKBENCH_TOML names it.")
+    organization, runs, schedules = tables = [values.get(name, {}) for name in ("organization", "runs", "schedule")]
+    if not all(isinstance(table, dict) for table in tables):
+        raise WorkbenchError(f"{toml}: organization, runs and schedule are tables.", fix="Write [organization] or [schedule.NAME] on a line of its own, and the settings below it.")
+    zone, minutes = organization.get("time_zone", "UTC"), runs.get("cell_minutes", 30)
+    instant("2000-01-01", zone)  # refuses what is no time zone
+    if not isinstance(minutes, (int, float)) or not 0 < minutes < 1e6:
+        raise WorkbenchError(f"{toml}: cell_minutes cannot be {minutes!r}.", fix="Write a number of minutes.")
     return Settings(
         lake=Path(environ.get("WORKBENCH_LAKE") or base / "data/lake"),
         runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"),
         reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
-        time_zone=organization.get("time_zone", "UTC"),
-        currency=organization.get("currency", "USD"),
-        cell_minutes=values.get("runs", {}).get("cell_minutes", 30),
-        schedules=values.get("schedule", {}),
+        time_zone=zone,
+        cell_minutes=minutes,
+        schedules=schedules,
     )
 
 
@@ -76,10 +82,13 @@ def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> date
             raise WorkbenchError(f"{value!r} is no date.", fix="Write it as 2026-03-31 or 2026-03-31T09:00:00.") from None
     try:
         zone = ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):  # OSError: the name of a folder
         raise WorkbenchError(f"{time_zone!r} is no time zone.", fix="Use a name such as Australia/Sydney.") from None
     if not isinstance(value, datetime):
         value = datetime.combine(value, time.max, tzinfo=zone)
     elif value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
-    return value.astimezone(UTC).replace(tzinfo=None)
+    try:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        raise WorkbenchError(f"{value} is beyond what dates can tell.", fix="Choose a day in the years 1970 to 2100.") from None
