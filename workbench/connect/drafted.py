@@ -8,8 +8,10 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.connect.checked import clean_sql, joined_sql, typed_sql
+from workbench.connect.mapping import Target
 from workbench.connect.profile import Column
-from workbench.connect.tables import TextTable
+from workbench.connect.tables import TextTable, column_sql
 
 
 @dataclass
@@ -29,40 +31,55 @@ class Draft:
     won: str = ""  # SQL: true, false, or null while open
 
     def put(self, column: str, name: str, why: str, **options: object) -> None:
-        self.lines.setdefault(column, []).append({"field": name} | options)
+        """Let a column feed field `name`."""
+        self.lines.setdefault(column, []).append({"field": name} | {k: v for k, v in options.items() if v})
         self.notes.setdefault(column, []).append(why)
 
-    def join(self, name: str, parts: list[str]) -> None:
-        self.joins[name] = parts
-        self.lines |= {p: [] for p in parts}
+    def put_won(self, column: str, name: str, why: str, values: dict) -> None:
+        """Let a column feed the outcome."""
+        self.put(column, name, why, values=values)
+        target = Target(column, name, "bool", values=values)
+        self.won = typed_sql(clean_sql(target), target, "UTC")
 
     def ignore(self, column: str, why: str) -> None:
+        """Leave a column out."""
         self.lines[column], self.notes[column] = [{"ignore": True}], [why]
 
+    def join(self, name: str, parts: list[Column]) -> None:
+        """Make a column of others, which have no line of their own any more."""
+        self.joins[name] = [p.name for p in parts]
+        self.lines |= {p.name: [] for p in parts}
+        self.table.connection.execute(f"alter table {self.table.name} add column {column_sql(name)} varchar")
+        self.table.connection.execute(f"update {self.table.name} set {column_sql(name)} = {joined_sql(self.joins[name])}")
+        self.columns[name] = Column(self.table, name)
+
+    def has(self, name: str) -> bool:
+        """Whether a field is fed already."""
+        return any(e.get("field") == name for entries in self.lines.values() for e in entries)
+
+    @property
     def decimal(self) -> str:
         """"," where every column that tells uses it."""
         return "," if {c.decimal for c in self.columns.values() if c.decimal} == {","} else ""
 
-    def has(self, name: str) -> bool:
-        return any(e.get("field") == name for entries in self.lines.values() for e in entries)
-
 
 def toml(value: object) -> str:
+    """A value as TOML.
+
+    >>> toml({"field": "is_won", "values": {"Closed Won": True}})
+    '{ field = "is_won", values = { "Closed Won" = true } }'
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{toml(k)} = {toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{k if re.fullmatch('[A-Za-z0-9_-]+', k) else toml(k)} = {toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(toml, value)) + "]"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(ch if ch.isprintable() else f"\\u{ord(ch):04X}" if ord(ch) < 0x10000 else f"\\U{ord(ch):08X}" for ch in text) + '"'
+    return '"' + "".join(ch if ch.isprintable() else f"\\U{ord(ch):08X}" for ch in text) + '"'
 
 
-def _entry(entry: dict) -> str:
-    return "{ " + ", ".join(f"{k} = {toml(v)}" for k, v in entry.items()) + " }"
-
-
-def _comment(notes: list[str]) -> str:
+def comment(*notes: str) -> str:
     """Reasons on one line; a question among them marks it."""
     text = "; ".join(dict.fromkeys(notes))
     shown = " ".join("".join(ch if ch.isprintable() else " " for ch in text.replace("QUESTION: ", "")).split())
@@ -70,27 +87,18 @@ def _comment(notes: list[str]) -> str:
 
 
 def _file_lines(f: Draft, name: str) -> list[str]:
-    out = ["", _comment([f"{f.path.name}: {len(f.columns)} columns, {next(iter(f.columns.values())).n:,} rows"]), "[[file]]",
-           f"name = {toml(name)}", f'entity = "{f.entity}"', *f.head]
+    n = next(iter(f.columns.values())).n
     found = list(dict.fromkeys(p for c in f.columns.values() for p in c.placeholders))
-    if found:
-        out.append(f"placeholders = {toml(found)}  # they look like values and mean missing")
-    if f.decimal():
-        out.append('decimal = ","  # 1.234,50')
-    if f.joins:
-        out.append(f"join = {toml(f.joins)}")
-    out.append("[file.columns]")
-    order = [*f.columns, *f.joins]
-    for column in sorted(f.lines, key=order.index):
-        entries = f.lines[column]
-        text = _entry(entries[0]) if len(entries) == 1 else "[" + ", ".join(map(_entry, entries)) + "]"
-        if entries:
-            out.append(f"{toml(column)} = {text}  {_comment(f.notes.get(column, []))}")
+    placeholders = [f"placeholders = {toml(found)}  # they look like values and mean missing"] if found else []
+    out = ["", comment(f"{f.path.name}: {len(f.table.columns)} columns, {n:,} rows"), "[[file]]", f"name = {toml(name)}", f'entity = "{f.entity}"', *f.head]
+    out += placeholders + ['decimal = ","  # 1.234,50'] * bool(f.decimal) + [f"join = {toml(f.joins)}"] * bool(f.joins) + ["[file.columns]"]
+    for column in f.columns:
+        if entries := f.lines.get(column):
+            out.append(f"{toml(column)} = {toml(entries if len(entries) > 1 else entries[0])}  {comment(*f.notes[column])}")
     for entity, column in f.derived:
         values = {k: v for k, v in f.lines[column][0].items() if k == "values"}
-        text = ", ".join(_entry({"field": name} | values) for name in ("id", "name"))
-        out += ["", _comment([f"each {entity} that column {toml(column)} names, once"]), "[[file]]", f"name = {toml(name)}", f'entity = "{entity}"', "distinct = true"]
-        out += [f"placeholders = {toml(found)}"] * bool(found) + ["[file.columns]", f"{toml(column)} = [{text}]"]
+        out += ["", comment(f"each {entity} that column {toml(column)} names, once"), "[[file]]", f"name = {toml(name)}", f'entity = "{entity}"',
+                "distinct = true", *placeholders, "[file.columns]", f"{toml(column)} = {toml([{'field': name} | values for name in ('id', 'name')])}"]
     return out
 
 
@@ -99,15 +107,15 @@ def mapping_text(files: list[Draft]) -> str:
     folder = Path(os.path.commonpath([f.path.resolve().parent for f in files]))
     stem = files[0].path.name.split(".")[0] if len(files) == 1 else folder.name
     source = re.sub(r"[^a-z0-9]+", "_", unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()).strip("_") or "export"
-    source = f"{source}_export" if source == "demo" else source
-    timed = any(c.kind == "time" for f in files for c in f.columns.values())
     out = ["# Drafted from the files; each line says why. Answer the lines marked QUESTION, then: workbench import THIS_FILE --data FOLDER",
            "# known_at: assumed = it stood like this at creation, on your word; current_only and outcome never train a model (docs/mapping.md).",
-           f'source = "{source}"  # the name that ids begin with', "# exported_on = 2024-12-31  # QUESTION: on which day were the files exported? Without it their latest event counts, or now"]
-    out += ['time_zone = "UTC"  # QUESTION: in which time zone are times that state none, e.g. "Europe/Berlin"?'] if timed else []
+           f'source = "{source}{"_export" * (source == "demo")}"  # the name that ids begin with',
+           "# exported_on = 2024-12-31  # QUESTION: on which day were the files exported? Without it their latest event counts, or now"]
+    if any(c.kind == "time" for f in files for c in f.columns.values()):
+        out.append('time_zone = "UTC"  # QUESTION: in which time zone are times that state none, e.g. "Europe/Berlin"?')
     for f in sorted(files, key=lambda f: not f.entity):
         if f.entity:
             out += _file_lines(f, f.path.resolve().relative_to(folder).as_posix())
         else:
-            out += ["", _comment([f"QUESTION: is {toml(f.path.name)} needed? It is left out: neither its name nor its columns tell what a row is"])]
+            out += ["", comment(f"QUESTION: is {toml(f.path.name)} needed? It is left out: neither its name nor its columns tell what a row is")]
     return "\n".join(out) + "\n"
