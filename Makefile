@@ -9,7 +9,7 @@ help:
 	@echo "make bench      measure speed and memory; prints a table of ratios"
 	@echo "make soak       run the long proofs"
 	@echo "make notebooks  run the committed notebooks again on the small demo and keep their outputs"
-	@echo "make lab        open JupyterLab"
+	@echo "make lab        open JupyterLab at notebooks/00_start_here.ipynb (ARGS=\"--no-browser --port 8890\" are passed on)"
 	@echo "make lint       ruff, types, shape rules, lines of Python in workbench/"
 
 .venv/installed: requirements.lock pyproject.toml
@@ -40,7 +40,9 @@ notebooks: .venv/installed
 	$(BIN)/python -m tests.check_notebooks --write
 
 lab: .venv/installed
-	$(BIN)/jupyter lab
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > .venv/share/jupyter/lab/settings/overrides.json
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
