@@ -88,7 +88,8 @@ def explorer(lake, *, as_of: datetime, source: str | None = None) -> widgets.VBo
         out.clear_output(wait=True)
         with out:  # an error is shown here as well; a widget's reaction has no other place for it
             counts = value_counts(lake, entity.value, field.value, as_of=as_of, source=source) if field.value else pd.DataFrame({"value": [], "n": []})
-            display(plot_value_counts(counts, f"{entity.value}: {(field.value or 'no field').replace('_', ' ')}, {counts['n'].sum():,.0f} records"))
+            n = int(counts["n"].sum())
+            display(plot_value_counts(counts, f"{entity.value}: {(field.value or 'no field').replace('_', ' ')}, {n:,} record{'s' * (n != 1)}"))
 
     def offer(_change=None) -> None:
         told, known = lake.fields(), schema.entity(entity.value).fields
