@@ -11,3 +11,7 @@ class WorkbenchError(Exception):
     def __init__(self, what: str, *, fix: str = ""):
         super().__init__(f"{what} {fix}".strip())
         self.what, self.fix = what, fix
+
+    def _render_traceback_(self) -> list[str]:
+        """What JupyterLab shows: the sentence alone."""
+        return [f"WorkbenchError: {self}"]
