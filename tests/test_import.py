@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from workbench.connect.files import import_files
-from workbench.connect.mapping import _COLUMN_KEYS, _FILE_KEYS, _KEYS, parse_mapping
+from workbench.connect.mapping import COLUMN_KEYS, FILE_KEYS, KEYS, parse_mapping
 from workbench.connect.tables import read_text_table
 from workbench.errors import WorkbenchError
 from workbench.features.snapshots import snapshots
@@ -444,7 +444,7 @@ def test_a_sheet_is_chosen_by_name(tmp_path):
 
 def test_every_key_of_a_mapping_is_explained():
     page = (ROOT / "docs" / "mapping.md").read_text(encoding="utf-8")
-    assert [k for k in (*_KEYS, *_FILE_KEYS, *_COLUMN_KEYS) if f"`{k}`" not in page] == []
+    assert [k for k in (*KEYS, *FILE_KEYS, *COLUMN_KEYS) if f"`{k}`" not in page] == []
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ class Draft:
     def put_won(self, column: str, name: str, why: str, values: dict) -> None:
         """Let a column feed the outcome."""
         self.put(column, name, why, values=values)
-        target = Target(column, name, "bool", values=values)
+        target = Target(column, type="bool", values=values)
         self.won = typed_sql(clean_sql(target), target, "UTC")
 
     def ignore(self, column: str, why: str) -> None:

@@ -6,67 +6,37 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from dataclasses import field as made
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 from workbench import schema
 from workbench.errors import WorkbenchError
 from workbench.settings import instant
 
-_KINDS = {str: "text", list: "list", dict: "table", bool: "true/false", int: "number", float: "number", date: "date", datetime: "time"}
-# Keys of a mapping, of each [[file]] and of each column, with the type of value that they take.
-_KEYS = {"source": str, "exported_on": (date, datetime), "time_zone": str, "bad_share": (int, float), "file": list}
-_FILE_KEYS = {"name": str, "entity": str, "columns": dict, "join": dict, "placeholders": list, "constants": dict, "order_by": str, "distinct": bool,
-              "decimal": str, "delimiter": str, "encoding": str, "sheet": str}
-_COLUMN_KEYS = {"field": str, "type": str, "format": (str, list), "decimal": str, "known_at": str, "values": dict, "placeholders": list,
-                "reference": str, "personal": bool, "ignore": bool, "meaning": str}
+# The keys of a mapping, of each [[file]] and of each column, with the value of one that is left out. A value is of that type, or of TYPES.
+KEYS: dict = {"source": "", "exported_on": None, "time_zone": "UTC", "bad_share": 0.05, "file": []}
+FILE_KEYS = {"name": "", "entity": "", "columns": {}, "join": {}, "placeholders": [], "constants": {}, "order_by": "", "distinct": False,
+             "decimal": ".", "delimiter": "", "encoding": "", "sheet": ""}
+COLUMN_KEYS = {"field": "", "type": "text", "format": [], "decimal": ".", "known_at": "assumed", "values": {}, "placeholders": [],
+               "reference": "", "personal": False, "ignore": False, "meaning": ""}
+TYPES = {"exported_on": date, "bad_share": (int, float), "format": (str, list)}
+_WORDS = {str: "text", list: "list", dict: "table", bool: "true/false", int: "number", date: "date"}
 
 
-@dataclass(frozen=True)
-class Target:
-    """One field that a column feeds."""
+class Target(SimpleNamespace):
+    """One field that a column feeds: its keys, and `column`."""
 
-    column: str
-    field: str
-    type: str
-    known_at: str = "fixed"
-    format: tuple[str, ...] = ()
-    decimal: str = "."
-    values: dict = made(default_factory=dict)
-    placeholders: tuple[str, ...] = ()
-    reference: str = ""
-    personal: bool = False
-    meaning: str = ""
+    def __init__(self, column: str = "", **keys: object):
+        super().__init__(column=column, **COLUMN_KEYS | keys)
 
 
-@dataclass(frozen=True)
-class FileMapping:
-    """One file (a glob is allowed) that holds records of one entity; `join` = columns made of others, text joined by a space."""
-
-    name: str
-    entity: str
-    targets: tuple[Target, ...]
-    ignored: frozenset[str]
-    constants: dict = made(default_factory=dict)
-    join: dict = made(default_factory=dict)
-    distinct: bool = False
-    order_by: str = ""
-    delimiter: str = ""
-    encoding: str = ""
-    sheet: str = ""
+class FileMapping(SimpleNamespace):
+    """One file (a glob is allowed) that holds records of one entity: its keys, `targets`, and the columns that are `ignored`."""
 
 
-@dataclass(frozen=True)
-class Mapping:
-    """All files of one source."""
-
-    source: str
-    files: tuple[FileMapping, ...]
-    exported_at: datetime | None
-    time_zone: str
-    bad_share: float
+class Mapping(SimpleNamespace):
+    """All files of one source: its keys, `files`, and the instant `exported_at` (UTC, or None)."""
 
 
 def read_mapping(path: str | Path) -> Mapping:
@@ -91,17 +61,17 @@ def parse_mapping(text: str, name: str = "mapping") -> Mapping:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise WorkbenchError(f"{name} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
-    _check_keys(raw, _KEYS, name)
-    source, files, zone, share = raw.get("source", ""), raw.get("file", []), raw.get("time_zone", "UTC"), float(raw.get("bad_share", 0.05))
+    m = Mapping(**_filled(raw, KEYS, name))
     _refuse(name, (
-        (not re.fullmatch(r"[a-z0-9_]+", source), f"source {source!r} is no source name", "Use a-z, 0-9 and _."),
-        (not files or not all(isinstance(f, dict) for f in files), "it names no [[file]]", "Draft one: `workbench mapping FILE...`."),
-        (not 0 <= share <= 1, f"bad_share = {share} is no share", "Write 0.05 for 5 %.")))
-    instant("2000-01-01", zone)  # refuses an unknown time zone
-    return Mapping(source, tuple(_file(f, name) for f in files), instant(raw.get("exported_on"), zone), zone, share)
+        (not re.fullmatch(r"[a-z0-9_]+", m.source), f"source {m.source!r} is no source name", "Use a-z, 0-9 and _."),
+        (not m.file or not all(isinstance(f, dict) for f in m.file), "it names no [[file]]", "Draft one: `workbench mapping FILE...`."),
+        (not 0 <= m.bad_share <= 1, f"bad_share = {m.bad_share} is no share", "Write 0.05 for 5 %.")))
+    instant("2000-01-01", m.time_zone)  # refuses an unknown time zone
+    m.exported_at, m.files = instant(m.exported_on, m.time_zone), [_file(f, f"{name}, file {f.get('name')!r}") for f in m.file]
+    return m
 
 
-def _refuse(where: str, checks: Iterable[tuple[bool, str, str]]) -> None:
+def _refuse(where: str, checks: Iterable[tuple[object, str, str]]) -> None:
     """Raise the first of (wrong, what, fix) that is wrong."""
     for wrong, what, fix in checks:
         if wrong:
@@ -113,57 +83,59 @@ def _near(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"Did you mean {near[0]!r}?" if near else otherwise
 
 
-def _check_keys(given: object, known: dict, where: str) -> None:
+def _filled(given: object, keys: dict, where: str) -> dict:
+    """A table of `keys`, checked, with those that are left out."""
     if not isinstance(given, dict):
         raise WorkbenchError(f"{where}: {given!r} is no table of keys.", fix='Write { field = "..." }.')
     for key, value in given.items():
-        kinds = known.get(key, object)
-        told = " or ".join(_KINDS.get(k, "") for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
-        fits = isinstance(value, kinds) and isinstance(value, bool) <= (kinds is bool)  # true is a number to Python
-        _refuse(where, ((key not in known, f"key {key!r} is unknown", _near(key, known, f"Keys: {', '.join(known)}.")),
+        kind = TYPES.get(key, type(keys.get(key)))
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        fits = isinstance(value, kinds) and isinstance(value, bool) <= (kind is bool)  # true is a number to Python
+        told = " or ".join(_WORDS[k] for k in kinds if k in _WORDS)
+        _refuse(where, ((key not in keys, f"key {key!r} is unknown", _near(key, keys, f"Keys: {', '.join(keys)}.")),
                         (not fits, f"{key} = {value!r} is not of type {told}", "See docs/mapping.md.")))
+    return keys | given
 
 
-def _file(raw: dict, name: str) -> FileMapping:
-    where = f"{name}, file {raw.get('name')!r}"
-    _check_keys(raw, _FILE_KEYS, where)
-    _refuse(where, ((not raw.get("name") or not raw.get("entity"), "name and entity are needed", "See docs/mapping.md."),))
-    entity, constants, join = schema.entity(raw["entity"]), raw.get("constants", {}), raw.get("join", {})
-    told = [(column, one) for column, some in raw.get("columns", {}).items() for one in (some if isinstance(some, list) else [some])]
-    for column, one in told:
-        _check_keys(one, _COLUMN_KEYS, f"{where}, column {column!r}")
-    targets = tuple(_target(column, one, entity, raw, f"{where}, column {column!r}") for column, one in told if not one.get("ignore"))
-    names = [t.field for t in targets] + [*constants]
-    twice = ", ".join(sorted({n for n in names if names.count(n) > 1}))
-    unknown = ", ".join(repr(c) for c in constants if c not in entity.fields)
-    sound = {c for c, parts in join.items() if isinstance(parts, list) and parts and all(isinstance(p, str) for p in parts)}
-    empty = ", ".join(repr(c) for c in join if c not in sound)
+def _file(raw: dict, where: str) -> FileMapping:
+    f = FileMapping(**_filled(raw, FILE_KEYS, where), targets=[], ignored=[])
+    _refuse(where, ((not f.name or not f.entity, "name and entity are needed", "See docs/mapping.md."),))
+    fields = schema.entity(f.entity).fields
+    for column, told in f.columns.items():
+        for one in told if isinstance(told, list) else [told]:
+            keys = _filled(one, COLUMN_KEYS, f"{where}, column {column!r}")
+            if keys["ignore"]:
+                f.ignored.append(column)
+            else:
+                f.targets.append(_target(column, one, f, f"{where}, column {column!r}"))
+    names = [t.field for t in f.targets] + [*f.constants]
+    twice, unknown = sorted({n for n in names if names.count(n) > 1}), [c for c in f.constants if c not in fields]
+    empty = [c for c, parts in f.join.items() if not (isinstance(parts, list) and parts and all(isinstance(p, str) for p in parts))]
     _refuse(where, (
-        (bool(empty), f"join {empty} names no columns", 'Write e.g. "Full name" = ["First Name", "Last Name"].'),
-        (bool(unknown), f"{entity.name} has no field {unknown} for a constant", f"Fields: {', '.join(entity.fields)}."),
-        (bool(twice), f"{twice} is fed by two columns", "Map each field once; join = { ... } makes one column of several."),
-        (raw.get("distinct", False) and "id" not in names, "distinct needs a key", 'Map one column to { field = "id" }.')))
-    return FileMapping(targets=targets, ignored=frozenset(column for column, one in told if one.get("ignore")),
-                       **{k: v for k, v in raw.items() if k not in ("columns", "placeholders", "decimal")})
+        (empty, f"join {', '.join(map(repr, empty))} names no columns", 'Write e.g. "Full name" = ["First Name", "Last Name"].'),
+        (unknown, f"{f.entity} has no field {', '.join(map(repr, unknown))} for a constant", f"Fields: {', '.join(fields)}."),
+        (twice, f"{', '.join(twice)} is fed by two columns", "Map each field once; join = { ... } makes one column of several."),
+        (f.distinct and "id" not in names, "distinct needs a key", 'Map one column to { field = "id" }.')))
+    return f
 
 
-def _target(column: str, one: dict, entity: schema.Entity, file: dict, where: str) -> Target:
-    name, kind = one.get("field", ""), one.get("type", "text")
-    own = name == "id" or re.fullmatch(r"x_[a-z0-9_]+", name)
-    known = entity.fields.get(name) or schema.Field(name, "text" if name == "id" else kind, "assumed", f"column {column!r} of the export")
+def _target(column: str, one: dict, file: FileMapping, where: str) -> Target:
+    """What a column feeds; keys that do not stand there are as the schema and the file have them."""
+    name, fields = one.get("field", ""), schema.entity(file.entity).fields
+    kind = "text" if name == "id" else one.get("type", "text")
+    known = fields.get(name, schema.Field(name, kind, "assumed", f"column {column!r} of the export"))
     told = {"type": known.kind, "known_at": "assumed" if known.known_at == "historized" else known.known_at, "meaning": known.meaning,
-            "reference": known.references, "personal": known.personal, "decimal": file.get("decimal", "."), "format": [],
-            "placeholders": file.get("placeholders", [])} | one
-    unknown = known.kind not in schema.DUCKDB_TYPES or told["known_at"] not in schema.KNOWN_AT
+            "reference": known.references, "personal": known.personal, "decimal": file.decimal, "placeholders": file.placeholders}
+    t = Target(column, **told | one)
     _refuse(where, (
-        (not own and name not in entity.fields, f"{entity.name} has no field {name!r}",
-         _near(name, entity.fields, "") + " A field of your own is called x_..."),
-        (told["type"] != known.kind, f"{name} is {known.kind}, not {told['type']}", "Leave type out, or feed a field of your own (x_...)."),
-        (told["known_at"] == "historized", "an export has no history", "Use fixed or assumed (as at creation), current_only or outcome."),
-        (unknown, f"type {known.kind!r} or known_at {told['known_at']!r} is unknown",
+        (name != "id" and name not in fields and not re.fullmatch(r"x_[a-z0-9_]+", name), f"{file.entity} has no field {name!r}",
+         _near(name, fields, "") + " A field of your own is called x_..."),
+        (t.type != known.kind, f"{name} is {known.kind}, not {t.type}", "Leave type out, or feed a field of your own (x_...)."),
+        (t.known_at == "historized", "an export has no history", "Use fixed or assumed (as at creation), current_only or outcome."),
+        (t.type not in schema.DUCKDB_TYPES or t.known_at not in schema.KNOWN_AT, f"type {t.type!r} or known_at {t.known_at!r} is unknown",
          f"Types: {', '.join(schema.DUCKDB_TYPES)}; known_at: fixed, assumed, current_only, outcome."),
-        (told["decimal"] not in (".", ","), f"decimal = {told['decimal']!r} is no decimal sign", 'Use "." or ",".')))
-    if told["reference"]:
-        schema.entity(told["reference"])
-    told["format"] = [told["format"]] if isinstance(told["format"], str) else told["format"]
-    return Target(column=column, **told | {c: tuple(map(str, told[c])) for c in ("format", "placeholders")})
+        (t.decimal not in (".", ","), f"decimal = {t.decimal!r} is no decimal sign", 'Use "." or ",".')))
+    if t.reference:
+        schema.entity(t.reference)
+    t.format, t.placeholders = [t.format] if isinstance(t.format, str) else t.format, list(map(str, t.placeholders))
+    return t

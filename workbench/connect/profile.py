@@ -102,7 +102,7 @@ class Column:
         return self._one(f"select coalesce(sum(n) filter (where {condition}), 0) / sum(n) from s")
 
     def _fit(self, kind: str, formats: Iterable[str] = (), decimal: str = ".") -> float:
-        return self._share(f"({typed_sql('v', Target('', '', kind, format=tuple(formats), decimal=decimal), 'UTC')}) is not null")
+        return self._share(f"({typed_sql('v', Target(type=kind, format=list(formats), decimal=decimal), 'UTC')}) is not null")
 
     def _find_kind(self) -> None:
         texts = [v for v, _ in self.values]
@@ -162,7 +162,7 @@ class Column:
         """
         raw = raw_sql(self.name)
         many = self.kind in ("int", "float") and self.distinct > 20
-        number = typed_sql("t", Target("", "", "float", decimal=self.decimal or "."), "UTC") if many else "null::double"
+        number = typed_sql("t", Target(type="float", decimal=self.decimal or "."), "UTC") if many else "null::double"
         return self.table.connection.sql(f"""with
             told as (select case when {among(raw, [*self.placeholders, ''])} then null else {raw} end as t, {won} as w, _line % 2 as half
                 from {self.table.name} where hash(_line) % {max(1, self.n // SAMPLE)} = 0),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, time
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import duckdb
@@ -93,36 +93,29 @@ def _excel_rows(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
     book = load_workbook(path, read_only=True, data_only=True)
     if sheet and sheet not in book.sheetnames:
         raise WorkbenchError(f"{path.name} has no sheet {sheet!r}.", fix=f"Its sheets: {', '.join(book.sheetnames)}.")
-    width = 0
     for line, row in enumerate((book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True), 1):
-        cells = [_cell(value) for value in row]
-        if any(cells):
-            width = width or len(cells)
-            yield line, (cells + [""] * width)[:width]
+        if any(cells := [_cell(value) for value in row]):
+            yield line, cells
 
 
 def _cell(value: object) -> str:
     """An Excel cell as the text that a CSV export of it would hold.
 
-    >>> _cell(3.0), _cell(True), _cell(datetime(2024, 1, 5)), _cell(None)
-    ('3', 'true', '2024-01-05', '')
+    >>> _cell(3.0), _cell(datetime(2024, 1, 5)), _cell(None)
+    ('3', '2024-01-05', '')
     """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, datetime):
-        return str(value.date()) if value.time() == time(0) else value.isoformat(sep=" ")
+    if isinstance(value, datetime) and value.time() == time(0):
+        return str(value.date())
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     return "" if value is None else str(value)
 
 
 def _store_csv(table: TextTable, path: Path, delimiter: str, encoding: str) -> None:
-    plain = codecs.lookup(encoding or "utf-8").name == "utf-8"
-    if plain and _store_sound_csv(table, path, delimiter):
-        return
-    encoding = _encoding(path) if not encoding else "utf-8-sig" if plain else encoding
-    if plain and encoding == "cp1252":
-        table.findings.append({"rule": "encoding", "line": 0, "detail": "not UTF-8; read as Windows-1252 (Latin-1)", "lost": False})
+    if codecs.lookup(encoding or "utf-8").name == "utf-8":
+        if _store_sound_csv(table, path, delimiter):
+            return
+        encoding = "utf-8-sig" if encoding else _encoding(path, table.findings)
     delimiter = delimiter or _delimiter(_lines(path, encoding))
     _store(table, path, _records(_lines(path, encoding), delimiter, table.findings))
 
@@ -133,16 +126,13 @@ def _store_sound_csv(table: TextTable, path: Path, delimiter: str) -> bool:
     try:
         table.columns = unique_names(next(csv.reader(_lines(path, "utf-8-sig"), delimiter=delimiter), []))
         "".join(table.columns).encode()  # bytes that are no UTF-8 cannot be written as such
-        table.connection.execute(f"""create table {table.name} as select *, row_number() over () + 1 as _line from read_csv(?, auto_detect = false,
-            header = true, delim = ?, quote = '"', escape = '"', columns = ?, max_line_size = 10000000)""",
+        table.connection.execute(f"""create or replace table {table.name} as select *, row_number() over () + 1 as _line from read_csv(?,
+            auto_detect = false, header = true, delim = ?, quote = '"', escape = '"', columns = ?, max_line_size = 10000000)""",
             [_literal(path), delimiter, dict.fromkeys(table.columns, "VARCHAR")])
     except (duckdb.Error, csv.Error, UnicodeError):
         return False
     with _opened(path) as binary:
-        sound = table.connection.sql(f"select count(*) + 1 from {table.name}").fetchall()[0][0] == sum(1 for _ in binary)
-    if not sound:
-        table.connection.execute(f"drop table {table.name}")
-    return sound
+        return table.connection.sql(f"select count(*) + 1 from {table.name}").fetchall()[0][0] == sum(1 for _ in binary)
 
 
 def _opened(path: Path) -> io.BufferedIOBase:
@@ -154,13 +144,16 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         yield from io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline="")  # type: ignore[type-var]
 
 
-def _encoding(path: Path) -> str:
-    """UTF-8, unless the file says that it is UTF-16, or most lines with accents are something else."""
+def _encoding(path: Path, findings: list[dict]) -> str:
+    """UTF-8, unless the file says that it is UTF-16, or most lines with accents are something else: a guess, which is told."""
     with _opened(path) as binary:
         if binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
     broken = [bool(_UNDECODED.search(line)) for line in _lines(path, "utf-8-sig") if not line.isascii()]
-    return "cp1252" if 2 * sum(broken) > len(broken) else "utf-8-sig"
+    if 2 * sum(broken) <= len(broken):
+        return "utf-8-sig"
+    findings.append({"rule": "encoding", "line": 0, "detail": "not UTF-8; read as Windows-1252 (Latin-1)", "lost": False})
+    return "cp1252"
 
 
 def _delimiter(lines: Iterable[str]) -> str:
@@ -223,9 +216,10 @@ def _store(table: TextTable, path: Path, rows: Iterator[tuple[int, list[str]]]) 
     if not table.columns:
         raise WorkbenchError(f"{path.name} has no header line.", fix="The first line must name the columns.")
     names = [*table.columns, "_line"]
-    table.connection.execute(f"create table {table.name} ({', '.join(f'{column_sql(c)} varchar' for c in table.columns)}, _line bigint)")
+    table.connection.execute(f"create or replace table {table.name} ({', '.join(f'{column_sql(c)} varchar' for c in table.columns)}, _line bigint)")
     while batch := list(islice(rows, _BATCH)):
-        arrays = [pa.array([v or None for v in values], pa.string()) for values in zip(*(cells for _, cells in batch), strict=True)]
+        columns = zip_longest(table.columns, *(cells for _, cells in batch))
+        arrays = [pa.array([v or None for v in values], pa.string()) for _, *values in islice(columns, len(table.columns))]
         table.connection.register("batch", pa.table([*arrays, pa.array([line for line, _ in batch])], names=names))
         table.connection.execute(f"insert into {table.name} select * from batch")
         table.connection.unregister("batch")
