@@ -187,6 +187,21 @@ def test_what_rests_on_a_mappings_word_is_named(lake):
     assert "x_band" in let_in.features and let_in.notes == ["Let in by name, although nobody knows when they were filled: x_band."] and not found.notes
 
 
+def test_nothing_is_said_of_fields_that_only_another_source_has(lake):
+    export(lake, *[deal(n, n, n + 5, n % 2 == 0) for n in range(6)])
+    load(lake, "deal", [{"id": f"r:d{n}", "valid_from": day(0), "x_band": "a", "x_memo": f"memo {n}"} for n in range(300)])
+    found = snapshots(lake, "deal", as_of=day(100), source="s")
+    assert not {"x_band", "x_memo"} & set(found.excluded["field"])
+    told = snapshots(lake, "deal", as_of=day(100), source="r").excluded.set_index("field")["reason"]
+    assert "one value" in told["x_band"] and "free text" in told["x_memo"]
+
+
+def test_a_field_of_ones_own_has_its_row_for_each_source_that_fills_it(lake):
+    for source in ("s", "r", "s"):
+        load(lake, "deal", [{"id": f"{source}:d1", "valid_from": day(0), "x_band": "a"}])
+    assert sorted(lake.fields().query("field == 'x_band'")["source"]) == ["r", "s"]
+
+
 def test_another_source_does_not_enter(lake):
     export(lake, deal(1, 0, 10, True))
     load(lake, "deal", [{"id": "r:d1", "valid_from": day(0), "created_at": day(0)}, {"id": "r:d1", "valid_from": day(3), "created_at": day(0), "stage": "B"}])

@@ -266,10 +266,10 @@ class Lake:
             self.store.add_columns(entity, new)
         types = self.column_types(entity)
         given = checked_rows(entity, table, {c: types[c] for c in table.column_names}, versions=bool(needed))
-        if new:
+        if custom := [c for c in table.column_names if c.startswith("x_")]:
             known = {(r.source, r.field) for r in self.fields().itertuples() if r.entity == entity}
             sources = [r[0] for r in duckdb.default_connection().sql("select distinct split_part(id, ':', 1) from given order by 1").fetchall()]
-            if rows := [{"source": s, "entity": entity, "field": f.name, "known_at": "assumed"} for s in sources for f in new if (s, f.name) not in known]:
+            if rows := [{"source": s, "entity": entity, "field": c, "known_at": "assumed"} for s in sources for c in custom if (s, c) not in known]:
                 self.set_fields(rows)
         return given
 

@@ -166,7 +166,7 @@ def _kept(lake, entity: str, values: pd.DataFrame, source: str | None, how: str,
                "outcome": "it is known only when the story has ended"}
     excluded += [{"field": r["field"], "reason": reasons[r["known_at"]]} for r in mine.to_dict("records")]
     custom = custom_fields(lake, entity, allow)
-    told = set(status.loc[~status["known_at"].isin(NEVER_LEARNED), "field"])
+    told = set(status.loc[~status["known_at"].isin(NEVER_LEARNED) & ((status["source"] == source) | (source is None)), "field"])
     excluded += [{"field": c, "reason": f"free text or a key: more than {TEXT_LEVELS} different values"} for c in lake.columns(entity)
                  if c.startswith("x_") and c in told and c not in custom]
     names = []
@@ -175,7 +175,7 @@ def _kept(lake, entity: str, values: pd.DataFrame, source: str | None, how: str,
             continue  # zero by construction
         if values[name].nunique(dropna=False) > 1:
             names.append(name)
-        elif name in custom or values[name].notna().any() and not name.startswith(("n_", "has_")):
+        elif name in custom and name in told or values[name].notna().any() and not name.startswith(("n_", "has_")):
             excluded.append({"field": name, "reason": "it has one value only"})
     return names, pd.DataFrame(excluded, columns=["field", "reason"]).drop_duplicates("field").sort_values("field", ignore_index=True)
 

@@ -196,5 +196,5 @@ def _judge(rows: pd.DataFrame, parts: dict[str, np.ndarray], seed: int) -> Evalu
     elif (ladder["gain_high"].iloc[1:] < worth).all():
         verdict, why = "no usable signal", f"A gain of {WORTH:.0%} of the base rate's log loss, the least worth having, is excluded for every model."
     else:
-        verdict, why = "too little data", "The data neither show a gain over the base rate nor exclude one worth having."
+        verdict, why = "too little data", "The data do not show, with 99 % confidence, a gain of the chosen model over the base rate, nor do they exclude one worth having."
     return Evaluation(rows, ladder, names[chosen], verdict, why, parts)

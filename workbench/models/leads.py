@@ -12,6 +12,7 @@ from datetime import datetime
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from workbench import schema
 from workbench.features.snapshots import Snapshots, snapshots
@@ -240,7 +241,9 @@ def _scored(lake, spine: Snapshots, known: pd.DataFrame, scorer: Scorer | None, 
 
 
 def _interval(p_judged: np.ndarray, rows: pd.DataFrame, p: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """80 % interval of the mean rate of records scored like each: bootstrap by record of what the judged ones in its bin did, beside p."""
+    """80 % interval of the mean rate of records scored like each: bootstrap by record of what the judged ones in its bin did.
+
+    How far the bin was off shifts p in log-odds: a bin may hold scores of 2 % and of 12 %."""
     parts = ladder.equal_mass(p_judged, int(np.clip(rows["y"].sum() // 20, 1, 10)))
     inside = np.zeros((len(rows), len(parts)))
     for i, part in enumerate(parts):
@@ -248,10 +251,12 @@ def _interval(p_judged: np.ndarray, rows: pd.DataFrame, p: np.ndarray, seed: int
     off = np.repeat((rows["y"].to_numpy() - p_judged)[:, None], len(parts), axis=1)
     low, high = np.nanquantile(ladder.grouped_means(off, rows["group"].to_numpy(), seed, inside), (0.1, 0.9), axis=0)
     mine = np.searchsorted([p_judged[part].max() for part in parts[:-1]], p)
-    return np.clip(p + low[mine], 0, 1), np.clip(p + high[mine], 0, 1)
+    said = np.array([p_judged[part].mean() for part in parts])
+    below, above = (logit(np.clip(said + off, ladder.CLIP, 1 - ladder.CLIP)) - logit(said) for off in (low, high))
+    return expit(logit(p) + below[mine]), expit(logit(p) + above[mine])
 
 
 def _refused(lake, entity: str, as_of: datetime) -> set[str]:
-    """Records that must not be called: refused as of then, or at any time up to the lake's latest state."""
+    """Records that must not be called: refused as of then, or by the lake's latest state."""
     refused = "select id from lead where do_not_call" if entity == "lead" else "select d.id from deal d join contact c on c.id = d.contact_id where c.do_not_call"
     return {r[0] for at in (as_of, None) for r in lake.sql(refused, at).fetchall()}

@@ -39,7 +39,7 @@ def base_rate_sentence(s: LeadScores) -> str:
     """What the base rate is, and of what."""
     r = s.results()
     if not r["n"]:
-        return f"There is no {s.spine.entity} whose outcome is known."
+        return f"Of no {s.spine.entity}s is it known yet whether they {event_words(s)}."
     judged = "judged " if len(s.judged.rows) else ""
     sample = "" if s.spine.evaluation == "time" else " This is the rate of the export, which may be a sample and not the funnel."
     return f"The base rate is **{r['base_rate']:.1%}**: {r['n_events']:,} of the {judged}{rows_words(s, r['n'])} {event_words(s)}.{sample}"
