@@ -35,7 +35,7 @@ def nbval(environment: dict[str, str]) -> subprocess.CompletedProcess:
 def write(path: Path) -> None:
     """Run one notebook from top to bottom and keep its outputs, without times and widget states."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", store_widget_state=False, record_timing=False,
+    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False,
                    resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
