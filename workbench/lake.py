@@ -19,7 +19,18 @@ import pyarrow as pa
 
 from workbench import schema
 from workbench.errors import WorkbenchError
-from workbench.rows import arrow_schema, checked_rows, duck_type, entity_kinds, named_columns, of_source, quoted, rows_of, x_type
+from workbench.rows import (
+    arrow_schema,
+    checked_rows,
+    duck_type,
+    entity_kinds,
+    named_columns,
+    of_source,
+    quoted,
+    rows_of,
+    scratch,
+    x_type,
+)
 from workbench.settings import settings
 from workbench.store import Store
 
@@ -100,8 +111,7 @@ class Lake:
         known = self._connections.get(as_of)
         if known and known[0] == self.store.heads:
             return known[1]
-        connection = duckdb.connect()
-        connection.execute("set TimeZone = 'UTC'")
+        connection = scratch()
         fields = self.fields()
         for entity in schema.ENTITIES:
             versions = self.relation_sql(entity)
@@ -220,7 +230,7 @@ class Lake:
 
     def _upsert_plan(self, entity: str, given: pa.Table, names: list[str], at: datetime, origin: str) -> duckdb.DuckDBPyConnection:
         """Tables plan (id, was, new_from, differs) and opened (the versions to open) on a connection of their own."""
-        connection = duckdb.connect()
+        connection = scratch()
         connection.register("given", given)
         connection.execute(f"create table live as select * from {self.relation_sql(entity)} "
                            "where valid_to is null and id in (select id from given)")
@@ -242,7 +252,7 @@ class Lake:
         """
         with self.writer():
             given = self._prepare(entity, frame, ["valid_from"])
-            connection = duckdb.connect()
+            connection = scratch()
             connection.register("given", given)
             names = given.column_names
             stamp = {"valid_to": "lead(valid_from) over (partition by id order by valid_from)", "origin": quoted(origin),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from tempfile import gettempdir
 
 import duckdb
 import pyarrow as pa
@@ -29,6 +30,13 @@ def entity_kinds(table: str) -> dict[str, str]:
     if table in OWN:
         return OWN[table]
     return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(table).fields.values()}
+
+
+def scratch() -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that reckons in UTC; what does not fit goes to the system's temporary folder, not to the working one."""
+    connection = duckdb.connect(config={"temp_directory": gettempdir(), "autoinstall_known_extensions": False})
+    connection.execute("set TimeZone = 'UTC'")
+    return connection
 
 
 def quoted(value: object) -> str:
@@ -88,8 +96,7 @@ def named_columns(entity: str, table: pa.Table, needed: list[str]) -> pa.Table:
 
 def checked_rows(entity: str, table: pa.Table, types: dict[str, str], *, versions: bool) -> pa.Table:
     """`table` cast to `types`; refuses rows that break the types, the key or the form of ids, naming rows and columns."""
-    connection = duckdb.connect()
-    connection.execute("set TimeZone = 'UTC'")
+    connection = scratch()
     connection.register("given", table)
     bad = []
     for column, kind in types.items():

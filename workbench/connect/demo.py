@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +17,7 @@ from workbench import schema
 from workbench.connect import demo_world as w
 from workbench.connect.demo_story import WORTH, Story, chunk_stories, numbers
 from workbench.errors import WorkbenchError
+from workbench.rows import scratch
 
 END = datetime(2026, 6, 30, 23, 59, 59)
 SOURCE = "demo"
@@ -59,7 +59,7 @@ class _Pen:
     """Puts stories into words (demo.sql) and writes them; counts records and versions, notes the fields that are filled."""
 
     def __init__(self, lake, seed: int, written: bool):
-        self.lake, self.connection, self.counts, self.filled = lake, duckdb.connect(), {}, set()  # type: ignore[var-annotated]
+        self.lake, self.connection, self.counts, self.filled = lake, scratch(), {}, set()  # type: ignore[var-annotated]
         text = resources.files("workbench.connect").joinpath("demo.sql").read_text(encoding="utf-8").replace("{seed}", str(int(seed))).replace("{written}", str(written).lower()).replace("{prices}", ", ".join(map(str, w.PRICES)))
         self.sections = {part.split(":")[0].split("\n")[0]: part.split("\n", 1)[1] for part in text.split("-- section ")[1:]}
         self.connection.execute(self.sections["macros"])

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from workbench import schema
 from workbench.errors import WorkbenchError
-from workbench.rows import of_source
+from workbench.rows import of_source, scratch
 
 # What each SQL file may see beside its own entity: view -> the field of the scored record that points to it.
 _BESIDE = {"lead": {}, "deal": {"account": "account_id", "product": "product_id"}}
@@ -62,8 +62,8 @@ def feature_sql(lake, entity: str, allow: list[str]) -> str:
 
 def as_of_connection(lake, entity: str, spine: pd.DataFrame, allow: list[str], sql: str) -> duckdb.DuckDBPyConnection:
     """A connection that holds `spine`, `<entity>_at`, `activity_at` and what the entity points to, as it stood at each spine row; nothing else."""
-    connection = duckdb.connect()
-    connection.execute("set TimeZone = 'UTC'; set python_enable_replacements = false")  # a file sees no variable of Python's, either
+    connection = scratch()
+    connection.execute("set python_enable_replacements = false")  # a file sees no variable of Python's, either
     connection.register("given", spine[["id", "as_of"]].reset_index(drop=True).reset_index(names="spine_row"))
     connection.execute("create table spine as select spine_row::bigint as spine_row, id::varchar as id, as_of::timestamp as as_of from given")
     connection.unregister("given")

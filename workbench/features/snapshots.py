@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import duckdb
 import pandas as pd
 
 from workbench.errors import WorkbenchError
 from workbench.features.as_of import TEXT_LEVELS, as_of_features, custom_fields, field_status
-from workbench.rows import of_source
+from workbench.rows import of_source, scratch
 from workbench.schema import CLOSED, LOST, NEVER_LEARNED, VERSION, WON
 
 MAX_WEEKLY = 1_000_000  # rows of a weekly grid; above, every fourth week
@@ -120,7 +119,7 @@ def _has_history(lake, entity: str, as_of: datetime, source: str | None) -> bool
 def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) -> pd.DataFrame:
     """id, as_of (origin), order, event for every origin at which the record was open: a week, two weeks ... before `as_of`."""
     states = lake.sql(f"select id, created_at, from_at, to_at, state, decided from ({_states(entity, as_of, source)})").to_arrow_table()  # noqa: F841
-    t, local = f"TIMESTAMP '{as_of}'", duckdb.connect()
+    t, local = f"TIMESTAMP '{as_of}'", scratch()
     # A sync may see late that a record was closed: it counts as open only until its next closing.
     local.execute(f"""create table spans as select id, epoch_us({t}) - epoch_us(least(to_at, closes, {t})) as young, epoch_us({t}) - epoch_us(greatest(from_at, created_at)) as old
         from (select *, min(decided) over (partition by id order by from_at rows between 1 following and unbounded following) as closes from states)
