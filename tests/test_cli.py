@@ -1,12 +1,16 @@
 """The command `workbench`: every command teaches, errors are one sentence, the lake is the one that was named."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from workbench.lake import open_lake
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,6 +69,18 @@ def test_a_folder_that_cannot_be_used_and_a_version_that_is_none_are_named_in_a_
     assert done.returncode == 1 and done.stderr == f"workbench: File exists: {tmp_path / 'file'}.\n"
     done = workbench("lake", "versions", lake=tmp_path, WORKBENCH_LAKE_VERSION="abc")
     assert done.returncode == 1 and "WORKBENCH_LAKE_VERSION=abc is no version" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0, .3, .6, .9, 1.2])
+def test_ctrl_c_at_any_time_is_told_in_a_sentence_and_publishes_nothing(tmp_path, seconds):
+    command = [sys.executable, "-m", "workbench", "demo", "--size", "medium", "--lake", str(tmp_path)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stderr and "part 1" in child.stderr.readline()
+    time.sleep(seconds)
+    child.send_signal(signal.SIGINT)
+    errors = child.communicate(timeout=60)[1]
+    assert (child.returncode, errors.splitlines()[-1]) == (130, "workbench: interrupted; what was not finished was not published."), errors
+    assert "Traceback" not in errors and open_lake(tmp_path).version == -1
 
 
 def test_an_import_names_its_rows_its_findings_and_the_next_step(tmp_path):

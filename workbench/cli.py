@@ -229,6 +229,8 @@ def main() -> None:
     except OSError as error:  # a folder that may not be written, a full disk
         sys.stderr.write(f"workbench: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.\n")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit, RuntimeError) as error:  # of Ctrl-C typer makes an exit 130, DuckDB an error of its own
+        if getattr(error, "code", 130) != 130 or isinstance(error, RuntimeError) and str(error) != "Query interrupted":
+            raise
         sys.stderr.write("workbench: interrupted; what was not finished was not published.\n")
         sys.exit(130)
