@@ -346,3 +346,23 @@ def test_the_hardware_seller_s_draft_loads_with_its_references_and_outcome(tmp_p
     assert fields_of(text, "product", place)[0]["values"] == {"GTXPro": "GTX Pro"}
     assert {c: fields_of(text, c, place)[-1]["known_at"] for c in ("account", "close_value", "deal_stage")} == {"account": "outcome", "close_value": "outcome", "deal_stage": "current_only"}
     assert len(lake.read("deal", datetime(2017, 6, 30))) < 8300
+
+
+def test_a_list_of_properties_loads_as_listings_whose_price_is_known_from_the_sale_on(tmp_path):
+    n = 100
+    pd.DataFrame({"Address": [f"{i} High St" for i in range(n)], "Suburb": ["Fitzroy", "Carlton"] * 50, "Postcode": [3065, 3053] * 50, "Bedrooms": [2, 3] * 50,
+                  "Price": [500_000 + i for i in range(n)], "Sold date": [f"{i % 28 + 1}/03/2024" for i in range(n)]}).to_csv(tmp_path / "listings.csv", index=False)
+    _, lake, _ = loaded(tmp_path, [tmp_path / "listings.csv"])
+    found = lake.read("listing").iloc[0]
+    assert found[["suburb", "postcode", "bedrooms"]].tolist() == ["Fitzroy", "3065", 2] and found["sold_at"] == pd.Timestamp(2024, 3, 1)
+    assert lake.sql("select count(sold_amount) from listing").fetchall() == [(n,)]
+
+
+@real_data
+def test_real_sales_of_property_and_a_real_mailing_load_whole_as_drafted(tmp_path):
+    _, lake, report = loaded(tmp_path, [Path(REAL) / "melbourne_housing" / "Melbourne_housing_FULL.csv.gz"])
+    assert report.counts[["entity", "read", "loaded"]].values.tolist() == [["listing", 34857, 34857]]
+    assert lake.sql("select count(sold_amount), min(sold_at), max(sold_at) from listing").fetchall() == [(27247, datetime(2016, 1, 28), datetime(2018, 3, 17))]
+    _, lake, report = loaded(tmp_path, [Path(REAL) / "hillstrom_email" / "hillstrom.csv.gz"])
+    assert report.counts[["read", "loaded"]].values.tolist() == [[64000, 64000]]  # spend is 0 in 99.1 % of the rows, and a decimal in the rest
+    assert lake.sql("select count(*) from lead where x_spend > 0").fetchall() == [(578,)]

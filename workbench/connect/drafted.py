@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.connect.checked import clean_sql, joined_sql, typed_sql
 from workbench.connect.mapping import Target
-from workbench.connect.profile import Column
+from workbench.connect.profile import Column, plain
 from workbench.connect.tables import TextTable, column_sql
+from workbench.schema import WON
 
 
 @dataclass
@@ -35,9 +35,17 @@ class Draft:
         self.lines.setdefault(column, []).append({"field": name} | {k: v for k, v in options.items() if v})
         self.notes.setdefault(column, []).append(why)
 
-    def put_won(self, column: str, name: str, why: str, values: dict) -> None:
+    def ask(self, question: str) -> None:
+        """Ask about the file."""
+        self.head.append(f"# QUESTION: {question}")
+
+    def rows(self, query: str) -> list[tuple]:
+        """What a query gives."""
+        return self.table.connection.sql(query).fetchall()
+
+    def put_won(self, column: str, why: str, values: dict) -> None:
         """Let a column feed the outcome."""
-        self.put(column, name, why, values=values)
+        self.put(column, WON[self.entity], why, values=values)
         target = Target(column, type="bool", values=values)
         self.won = typed_sql(clean_sql(target), target, "UTC")
 
@@ -90,8 +98,8 @@ def _file_lines(f: Draft, name: str) -> list[str]:
     n = next(iter(f.columns.values())).n
     found = list(dict.fromkeys(p for c in f.columns.values() for p in c.placeholders))
     placeholders = [f"placeholders = {toml(found)}  # they look like values and mean missing"] if found else []
-    out = ["", comment(f"{f.path.name}: {len(f.table.columns)} columns, {n:,} rows"), "[[file]]", f"name = {toml(name)}", f'entity = "{f.entity}"', *f.head]
-    out += placeholders + ['decimal = ","  # 1.234,50'] * bool(f.decimal) + [f"join = {toml(f.joins)}"] * bool(f.joins) + ["[file.columns]"]
+    out = ["", comment(f"{f.path.name}: {len(f.table.columns)} columns, {n:,} rows"), "[[file]]", f"name = {toml(name)}", f'entity = "{f.entity}"']
+    out += f.head + placeholders + ['decimal = ","  # 1.234,50'] * bool(f.decimal) + [f"join = {toml(f.joins)}"] * bool(f.joins) + ["[file.columns]"]
     for column in f.columns:
         if entries := f.lines.get(column):
             out.append(f"{toml(column)} = {toml(entries if len(entries) > 1 else entries[0])}  {comment(*f.notes[column])}")
@@ -106,7 +114,7 @@ def mapping_text(files: list[Draft]) -> str:
     """The whole mapping; files without an entity are named as left out."""
     folder = Path(os.path.commonpath([f.path.resolve().parent for f in files]))
     stem = files[0].path.name.split(".")[0] if len(files) == 1 else folder.name
-    source = re.sub(r"[^a-z0-9]+", "_", unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()).strip("_") or "export"
+    source = plain(stem).replace(" ", "_") or "export"
     out = ["# Drafted from the files; each line says why. Answer the lines marked QUESTION, then: workbench import THIS_FILE --data FOLDER",
            "# known_at: assumed = it stood like this at creation, on your word; current_only and outcome never train a model (docs/mapping.md).",
            f'source = "{source}{"_export" * (source == "demo")}"  # the name that ids begin with',

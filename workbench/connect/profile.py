@@ -126,7 +126,7 @@ class Column:
         """The formats that fit; a second entry where the order of day and month cannot be told."""
         if not re.search(r"\d\D+\d|\d{8}", self.values[0][0]):
             return []
-        days = [(order, [day + time for time in NAMES["formats"]["times"]]) for order in ("dmy", "mdy", "named", "ymd") for day in NAMES["formats"][order]]
+        days = [(order, [day + time for time in NAMES["times"]]) for order, some in NAMES["formats"].items() for day in some]
         fitting: dict[str, tuple[str, ...]] = {}
         for (order, some), n in zip(days, self._hits([some for _, some in days]), strict=True):
             if n and order not in fitting:
