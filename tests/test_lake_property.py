@@ -184,3 +184,16 @@ def test_a_column_that_no_row_holds_yet_reads_as_null(tmp_path):
     lake.upsert("deal", frame_of([{"id": "s:1", "stage": "New"}]), at=day(1))
     assert lake.upsert("deal", frame_of([{"id": "s:1", "x_note": None}]), at=day(2)) == {"new": 0, "changed": 0, "same": 1}
     assert plain(lake.read("deal", as_of=day(1))) == plain(lake.read("deal")) == {"s:1": {"stage": "New", "amount": None, "is_won": None, "x_note": None}}
+
+
+def test_history_tells_each_change_of_a_field_and_refuses_one_that_is_none(tmp_path):
+    lake = open_lake(tmp_path, create=True)
+    days = [datetime(2026, 1, n) for n in (1, 2, 3)]
+    for at, status, title in zip(days, ("New", "Working", "Working"), (None, None, "CEO"), strict=True):
+        lake.upsert("lead", pd.DataFrame({"id": ["s:1"], "status": [status], "title": [title]}), at=at)
+    told = lake.history("lead", ["status", "title"])
+    assert [[None if pd.isna(v) else v for v in row] for row in told.values.tolist()] == [
+        ["s:1", days[0], "status", None, "New"], ["s:1", days[1], "status", "New", "Working"], ["s:1", days[2], "title", None, "CEO"]]
+    for fields in (["status", "nope"], []):
+        with pytest.raises(WorkbenchError, match="has no history of"):
+            lake.history("lead", fields)

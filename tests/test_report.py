@@ -354,6 +354,11 @@ def test_a_table_escapes_aligns_numbers_and_tells_of_the_rows_it_leaves_out():
     assert safe_html(html).count("<tr>") == 67
 
 
+def test_a_table_of_fewer_than_no_rows_shows_none_and_counts_those_it_leaves_out():
+    assert repr(Table(pd.DataFrame({"n": [1, 2]}), rows=-1)) == repr(Table(pd.DataFrame({"n": [1, 2]}), rows=0)) == "no rows: n\nand 2 more rows"
+    assert repr(Table(pd.DataFrame({"n": []}), rows=-1)) == "no rows: n"
+
+
 def test_a_table_takes_formats_named_indexes_no_rows_and_equal_column_names():
     frame = pd.DataFrame({"auc": [.70351], "auc2": [3.14159]}, index=pd.Index(["logistic"], name="model"))
     assert repr(Table(frame, {"auc": ".4f"})).splitlines()[1].split() == ["logistic", "0.7035", "3.142"]

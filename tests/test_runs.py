@@ -289,6 +289,17 @@ def test_runs_of_one_name_that_end_together_do_not_mix(project, monkeypatch):
     assert checks.recorded(nbformat.read(kept("01_same"), as_version=4))["results"] == last["results"]
 
 
+def test_a_notebook_that_was_written_by_half_leaves_a_record_and_a_report(project, monkeypatch):
+    def full(notebook, out, *_, **__):
+        Path(out).write_text('{"cells": [')
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "execute_notebook", full)
+    write_notebook(project, "01_full", RECORD)
+    told, = run_notebooks(["01"])
+    assert told["status"] == "failed" and "No space left" in told["error"] and kept("01_full", "json").exists() and "No space left" in Path("reports/01_full.html").read_text()
+
+
 def test_what_a_widget_would_catch_stays_in_its_cell_and_a_widget_that_draws_fails_no_run(project):
     write_notebook(project, "01_widget", "import ipywidgets as w\nout = w.Output()\nout.clear_output(wait=True)\nwith out:\n    display('drawn')\nout", RECORD)
     told, = run_notebooks(["01"])

@@ -144,6 +144,8 @@ class Lake:
     def history(self, entity: str, fields: list[str]) -> pd.DataFrame:
         """Transitions: one row a record, field and change: id, at, field, old, new (as text; the first value has old null)."""
         schema.entity(entity)
+        if not fields or set(fields) - set(self.columns(entity)):
+            raise WorkbenchError(f"{entity} has no history of {', '.join(fields) or 'no field'}.", fix="`workbench dictionary` lists the fields.")
         parts = [f"select id, valid_from as \"at\", '{f}' as field, lag({f}::varchar) over w as old, {f}::varchar as new, "
                  f"row_number() over w as n from {entity}_versions window w as (partition by id order by valid_from)" for f in fields]
         return self.sql(f"""select id, "at", field, old, new from ({' union all '.join(parts)})
@@ -222,10 +224,8 @@ class Lake:
                 source = plan.sql(f"""select *, null::varchar as merge_key, null::varchar as act from (select {', '.join(columns)} from opened where differs)
                     union all by name select p.id, p.id as merge_key, p.new_from as valid_from, case when p.was = p.new_from then 'replace' else 'close' end as act
                     from plan p where differs and was is not null""").to_arrow_table()
-                merge = self.store.merge(entity, source, "t.id = s.merge_key and t.valid_to is null")
-                merge.merger = (merge.merger.when_matched_delete("s.act = 'replace'").when_matched_update({"valid_to": "s.valid_from"}, "s.act = 'close'")
-                                .when_not_matched_insert({c: f"s.{c}" for c in columns}))
-                merge.run()
+                self.store.merge(entity, source, "t.id = s.merge_key and t.valid_to is null", lambda merge: merge.when_matched_delete("s.act = 'replace'")
+                    .when_matched_update({"valid_to": "s.valid_from"}, "s.act = 'close'").when_not_matched_insert({c: f"s.{c}" for c in columns}))
             return counts
 
     def _upsert_plan(self, entity: str, given: pa.Table, names: list[str], at: datetime, origin: str) -> duckdb.DuckDBPyConnection:
@@ -261,9 +261,7 @@ class Lake:
             rows = connection.sql(f"select {chosen} from given").to_arrow_table().cast(pa.schema(self.store.open(entity).schema().to_arrow()))
             stored = self.relation_sql(entity)
             if connection.sql(f"select 1 from {stored} s semi join given using (id) limit 1").fetchall():  # a MERGE reads all of the table, so only where one stands
-                merge = self.store.merge(entity, connection.sql("select distinct id from given").to_arrow_table(), "t.id = s.id")
-                merge.merger = merge.merger.when_matched_delete()
-                merge.run()
+                self.store.merge(entity, connection.sql("select distinct id from given").to_arrow_table(), "t.id = s.id", lambda merge: merge.when_matched_delete())
             self.store.append(entity, rows)
             return rows.num_rows
 

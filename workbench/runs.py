@@ -61,7 +61,7 @@ class _Client(PapermillNotebookClient):
     def __init__(self, nb_man: Any, run: Run):
         super().__init__(nb_man, kernel_manager_class=_Manager, kernel_name="python3", log=_LOG, timeout=run.cell_seconds, startup_timeout=120,
                          store_widget_state=False, shutdown_kernel="immediate")
-        self.comm_open_handlers = {}  # nbclient's own Output widget wants the state that is not stored; what it would catch stays in its cell
+        self.comm_open_handlers.clear()  # nbclient's own Output widget wants the state that is not stored; what it would catch stays in its cell
         self.run, self.code = run, [i for i, c in enumerate(nb_man.nb.cells) if c.cell_type == "code" and c.source.strip()]
         checks.mask_cells(nb_man.nb, run.secrets)
 
@@ -125,7 +125,9 @@ class Run:
             error = {CellTimeoutError: f"Cell {self.at} ran longer than {self.cell_seconds / 60:g} minutes, the limit ([runs] cell_minutes in workbench.toml).",
                      DeadKernelError: f"The kernel died in cell {self.at}: out of memory, or the code ended it.",
                      }.get(type(caught), f"The notebook could not be run: {type(caught).__name__}: {caught}"[:600])
-        done = nbformat.read(hidden, as_version=4) if hidden.exists() else self.notebook
+        done = self.notebook
+        with suppress(OSError, ValueError):  # none was written, or half of one, as the disk is full
+            done = nbformat.read(hidden, as_version=4)
         error = "interrupted before it had ended" if self.stopped else error or checks.run_fault(done)
         if error and not any(ERROR_MARKER_TAG in c.metadata.get("tags", []) for c in done.cells):  # papermill marks a cell that raised, no other fault
             done.cells.insert(0, nbformat.v4.new_markdown_cell(f"<span {ERROR_STYLE}>{html.escape(error)}</span>", metadata={"tags": [ERROR_MARKER_TAG]}))

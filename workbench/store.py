@@ -7,14 +7,15 @@ none. A writer first restores every table to its published version: what a kille
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from os.path import exists
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake.table import TableMerger
 from filelock import FileLock, Timeout
 
 from workbench.errors import WorkbenchError
@@ -154,13 +155,14 @@ class Store:
     def add_columns(self, table: str, fields: list[pa.Field]) -> None:
         """Add nullable columns."""
         delta = self.open(table)
-        delta.alter.add_columns([_delta_field(f) for f in fields])
+        delta.alter.add_columns(list(Schema.from_arrow(pa.schema(fields)).fields))
         self._note(table, delta)
 
-    def merge(self, table: str, source: pa.Table, predicate: str) -> Merge:
-        """Begin a MERGE of `source` (alias s) into `table` (alias t)."""
+    def merge(self, table: str, source: pa.Table, predicate: str, clauses: Callable[[TableMerger], TableMerger]) -> None:
+        """MERGE `source` (alias s) into `table` (alias t); `clauses` says what becomes of the rows."""
         delta = self.open(table)
-        return Merge(self, table, delta, delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT))
+        clauses(delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT)).execute()
+        self._note(table, delta)
 
     def compact(self) -> None:
         """Join small files; a new publish, same content."""
@@ -177,23 +179,3 @@ class Store:
             versions = sorted({tables[name] for tables in kept if name in tables})
             count += len(DeltaTable(self.path / name).vacuum(0, dry_run=False, enforce_retention_duration=False, keep_versions=versions))
         return count
-
-
-class Merge:
-    """A MERGE that notes the table's new version in its store."""
-
-    def __init__(self, store: Store, table: str, delta: DeltaTable, merger):
-        self.store, self.table, self.delta, self.merger = store, table, delta, merger
-
-    def run(self) -> dict:
-        """Carry it out; Delta's metrics."""
-        metrics = self.merger.execute()
-        self.store._note(self.table, self.delta)
-        return metrics
-
-
-def _delta_field(field: pa.Field):
-    from deltalake import Field, Schema
-
-    converted: Field = Schema.from_arrow(pa.schema([field])).fields[0]
-    return converted

@@ -64,9 +64,7 @@ class _Pen:
         self.sections = {part.split(":")[0].split("\n")[0]: part.split("\n", 1)[1] for part in text.split("-- section ")[1:]}
         self.connection.execute(self.sections["macros"])
         for entity in lake.entities():  # an earlier demo, of whatever size
-            merge = lake.store.merge(entity, pa.table({"source": [SOURCE]}), f"t.id >= '{SOURCE}:' and t.id < '{SOURCE};'")
-            merge.merger = merge.merger.when_matched_delete()
-            merge.run()
+            lake.store.merge(entity, pa.table({"source": [SOURCE]}), f"t.id >= '{SOURCE}:' and t.id < '{SOURCE};'", lambda merge: merge.when_matched_delete())
 
     def write(self, stories: dict[str, pa.Table]) -> None:
         """Load the versions of each entity."""

@@ -53,6 +53,7 @@ class Table:
 
     def __init__(self, frame: pd.DataFrame, formats: dict[str, str] | None = None, caption: str = "", *, rows: int = 30):
         whole = frame.reset_index() if any(frame.index.names) else frame
+        rows = max(rows, 0)
         n_more = max(len(whole) - rows, 0)
         self.caption, self.more = caption, f"and {n_more:,} more row{'s' * (n_more > 1)}" if n_more else ""
         self.columns: list[tuple[str, str, list[str]]] = []  # heading, class, cells
