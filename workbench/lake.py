@@ -56,14 +56,9 @@ class Lake:
     """A lake opened at one published version; writing moves it to the version that it publishes."""
 
     def __init__(self, store: Store):
-        self.store = store
+        self.store, self.path = store, store.path
         self._writing = False
         self._connections: dict[datetime | None, tuple[dict[str, int], duckdb.DuckDBPyConnection]] = {}
-
-    @property
-    def path(self) -> Path:
-        """The lake's folder."""
-        return self.store.path
 
     @property
     def version(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 import pandas as pd
 
@@ -113,7 +114,8 @@ def _fill_before(lake, entity: str, kinds: dict[str, str], as_of: datetime | Non
 
 def capability_verdicts(lake, as_of: datetime | None = None, source: str | None = None) -> pd.DataFrame:
     """One row a capability: ready (yes, partly, no) and a sentence that gives the numbers behind it."""
-    judges = {"lead scoring": _lead_scoring, "win probability": _win_probability, "forecast": _forecast,
+    judges = {"lead scoring": partial(_outcomes, entity="lead", words=("converted", "not converted")),
+              "win probability": partial(_outcomes, entity="deal", words=("won", "lost")), "forecast": _forecast,
               "next best action": _next_best_action, "personalization": _personalization, "data quality": _data_quality}
     rows = [(name, *judge(lake, as_of, source)) for name, judge in judges.items()]
     return pd.DataFrame(rows, columns=["capability", "ready", "sentence"])
@@ -124,7 +126,7 @@ def _changed(entity: str) -> str:
     return f"select id from \"{entity}_versions\" where origin <> 'import' group by id having count(*) > 1"
 
 
-def _outcomes(lake, entity: str, words: tuple[str, str], as_of: datetime | None, source: str | None) -> tuple[str, str]:
+def _outcomes(lake, as_of: datetime | None, source: str | None, *, entity: str, words: tuple[str, str]) -> tuple[str, str]:
     n_won, n_lost, n_dated, n_story = lake.sql(f"""select count(*) filter (where {WON[entity]}), count(*) filter (where {LOST[entity]}),
         count(*) filter (where ({WON[entity]} or {LOST[entity]}) and {_decided(entity)} and created_at is not null),
         count(*) filter (where id in ({_changed(entity)})) from {entity} where {of_source(source)}""", as_of).fetchall()[0]
@@ -137,14 +139,6 @@ def _outcomes(lake, entity: str, words: tuple[str, str], as_of: datetime | None,
     if not n_story:
         return "partly", f"{what}, dated, but without any history of changes: scored at creation only."
     return "yes", f"{what}, {dated:.0%} of them dated, {n_story:,} {entity}s with a history of changes."
-
-
-def _lead_scoring(lake, as_of, source) -> tuple[str, str]:
-    return _outcomes(lake, "lead", ("converted", "not converted"), as_of, source)
-
-
-def _win_probability(lake, as_of, source) -> tuple[str, str]:
-    return _outcomes(lake, "deal", ("won", "lost"), as_of, source)
 
 
 def _forecast(lake, as_of, source) -> tuple[str, str]:
