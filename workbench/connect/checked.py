@@ -49,6 +49,11 @@ class Intake:
         """What a query gives."""
         return self.connection.sql(query).fetchall()
 
+    @property
+    def entities(self) -> list[str]:
+        """The entities of the parts, in their order."""
+        return list(dict.fromkeys(file.entity for file, _ in self.parts))
+
     def targets(self, entity: str) -> dict[str, Target]:
         """Field -> what feeds it; of two files that do, the one that calls it late."""
         told = [t for file, _ in self.parts for t in file.targets if file.entity == entity and t.field != "id"]
@@ -85,21 +90,21 @@ class Intake:
         if absent := sorted(set(asked) - set(table.columns)):
             raise WorkbenchError(f"{path.name} has no column {', '.join(map(repr, absent))}.", fix=f"Its columns: {', '.join(table.columns)}.")
         self.connection.execute("insert into part values (?, ?, ?, ?)", [len(self.parts), path.name, file.entity, file.distinct])
-        self.parts.append((file, path))
         hidden = ", ".join(column_sql(c) for c in file.join if c in table.columns)
         joined = "".join(f", {joined_sql(parts)} as {column_sql(c)}" for c, parts in file.join.items())
-        source = f"from (select *{f' exclude ({hidden})' if hidden else ''}{joined}, {len(self.parts) - 1} as _part from {table.name})"
+        source = f"from (select *{f' exclude ({hidden})' if hidden else ''}{joined}, {len(self.parts)} as _part from {table.name})"
         texts, values, checks = _selected(file, self.mapping)
         select = f"""select {', '.join(values)}, _part, _line, case {' '.join(checks)} end as _bad
             from (select {', '.join(texts)}, _part, _line {source})"""
         if file.distinct:
             select = f"from ({select}) where id is not null qualify row_number() over (partition by id order by _line) = 1"
-        earlier = f"from {file.entity} union all by name " * any(f.entity == file.entity for f, _ in self.parts[:-1])
+        earlier = f"from {file.entity} union all by name " * (file.entity in self.entities)
         try:
             self.connection.execute(f"create or replace table {file.entity} as {earlier}({select})")
         except duckdb.Error as error:
             raise WorkbenchError(f"{path.name} cannot be read as {file.entity}: {str(error).splitlines()[0]}.",
                                  fix="Check the mapping's types, formats and constants.") from error
+        self.parts.append((file, path))
         for t in file.targets:
             if t.values and t.type == "text" and t.field != "id":
                 raw = raw_sql(t.column)
@@ -135,11 +140,13 @@ class Intake:
             out.append((path.name, file.entity, loaded + lost, loaded, lost))
         return out
 
-    def resolve_references(self, entity: str, keys: dict[str, str]) -> None:
-        """Empty and tell keys that lead nowhere; `keys` = entity -> SQL of the ids that there are."""
+    def resolve_references(self, entity: str, lake) -> None:
+        """Empty and tell keys that lead to no record of these files or the lake."""
         for t in self.targets(entity).values():
             if t.reference:
-                lost = f"from {entity} where {t.field} not in ({keys[t.reference]})"
+                known = f"select id from {lake.relation_sql(t.reference)} where valid_to is null and deleted_at is null"
+                known += f" union all select id from {t.reference}" if t.reference in self.entities else ""
+                lost = f"from {entity} where {t.field} not in ({known})"
                 value = f"substr({t.field}, {len(self.mapping.source) + 2})"
                 self.tell("'broken_reference'", lost, f"{quoted(t.column + ' = ')} || {value} || ' is no {t.reference}; the link is left empty'")
                 self.connection.execute(f"update {entity} set {t.field} = null where rowid in (select rowid {lost})")

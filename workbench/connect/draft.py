@@ -204,10 +204,10 @@ def _claims(f: Draft, claims: _Claims) -> _Claims:
                 break
     taken, dates = [name for name, *_ in claims.values()], [c for c in free if c.kind in _DATES]
     told = " ".join(plain(c.name) for c in dates)
-    if len(dates) == 1 and "created_at" in fields and "created_at" not in taken and not WORD["late"].search(told) and not WORD["personal"].search(told):
+    if len(dates) == 1 and "created_at" in {*fields} - {*taken} and not WORD["late"].search(told) and not WORD["personal"].search(told):
         claims[dates[0].name] = "created_at", "QUESTION: the creation? It is the only date left", {}
     plan = next((f.columns[c] for c, (name, *_) in claims.items() if name == "closed_at"), None)
-    if plan and f.won and f.entity == "deal" and "close_on" not in taken and (opened := plan.evidence(f.won)["filled_open"]) > 0.2:
+    if plan and f.won and f.entity == "deal" and "close_on" not in taken and (opened := plan.evidence(f.won)[0]) > 0.2:
         why = f"filled in {opened:.0%} of the open ones: a plan until they close"
         f.put(plan.name, "close_on", why, known_at="current_only", format=_format(f, plan)[0])
     return claims
@@ -227,19 +227,9 @@ def _format(f: Draft, c: Column) -> tuple[str | tuple[str, ...], str]:
 
 def _late(f: Draft, c: Column) -> tuple[str, str]:
     """(known_at, why) where a column seems to be written after creation: by its name, or by what it tells of the outcome."""
-    e = c.evidence(f.won) if f.won else {"n": 0}
-    if e["n"] >= 60:
-        low, high = sorted([e["filled_rate"], e["empty_rate"]])
-        pure = f"{e['pure']:.0%} of the rows in values of one outcome"
-        if e["auc"] > 0.95 or e["pure"] >= 0.2:
-            return "outcome", f"LEAK: alone it tells the outcome (AUC {e['auc']:.2f}, {pure})"
-        if e["filled_decided"] - e["filled_open"] > 0.5:
-            return "outcome", f"LEAK: filled in {e['filled_decided']:.0%} of the decided, in {e['filled_open']:.0%} of the open"
-        if e["auc"] > 0.85 or e["pure"] >= 0.05:
-            return "current_only", f"suspect: AUC {e['auc']:.2f} alone, {pure}"
-        if min(e["n_empty"], e["n"] - e["n_empty"]) >= 0.05 * e["n"] and high > 2.5 * max(low, 0.001):
-            return "current_only", (f"suspect: {e['filled_rate']:.0%} won where filled, {e['empty_rate']:.0%} where empty, "
-                                    "so it seems to be filled in along the way")
+    _, late, why = c.evidence(f.won) if f.won else (0, "", "")
+    if late:
+        return late, why
     if plain(c.name) == "age" and all(re.fullmatch(r"1[4-9]|[2-9]\d|10\d", v) for v, _ in c.values):
         return "", "a person's age, by its values"
     if WORD["late"].search(plain(c.name)):

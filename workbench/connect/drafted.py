@@ -95,19 +95,22 @@ def comment(*notes: str) -> str:
 
 
 def _file_lines(f: Draft, name: str) -> list[str]:
+    """The [[file]] of a draft, and one for each entity whose records its values become."""
+    placeholders = list(dict.fromkeys(p for c in f.columns.values() for p in c.placeholders))
+    keys: dict = {"name": name, "entity": f.entity, "placeholders": placeholders, "decimal": f.decimal, "join": f.joins}
+    told = [f"{toml(c)} = {toml(f.lines[c] if len(f.lines[c]) > 1 else f.lines[c][0])}  {comment(*f.notes[c])}" for c in f.columns if f.lines.get(c)]
     n = next(iter(f.columns.values())).n
-    found = list(dict.fromkeys(p for c in f.columns.values() for p in c.placeholders))
-    placeholders = [f"placeholders = {toml(found)}  # they look like values and mean missing"] if found else []
-    out = ["", comment(f"{f.path.name}: {len(f.table.columns)} columns, {n:,} rows"), "[[file]]", f"name = {toml(name)}", f'entity = "{f.entity}"']
-    out += f.head + placeholders + ['decimal = ","  # 1.234,50'] * bool(f.decimal) + [f"join = {toml(f.joins)}"] * bool(f.joins) + ["[file.columns]"]
-    for column in f.columns:
-        if entries := f.lines.get(column):
-            out.append(f"{toml(column)} = {toml(entries if len(entries) > 1 else entries[0])}  {comment(*f.notes[column])}")
+    out = _table(f"{f.path.name}: {len(f.table.columns)} columns, {n:,} rows", keys, f.head, told)
     for entity, column in f.derived:
-        values = {k: v for k, v in f.lines[column][0].items() if k == "values"}
-        out += ["", comment(f"each {entity} that column {toml(column)} names, once"), "[[file]]", f"name = {toml(name)}", f'entity = "{entity}"',
-                "distinct = true", *placeholders, "[file.columns]", f"{toml(column)} = {toml([{'field': name} | values for name in ('id', 'name')])}"]
+        entry = {k: v for k, v in f.lines[column][0].items() if k == "values"}
+        made = f"{toml(column)} = {toml([{'field': name} | entry for name in ('id', 'name')])}"
+        keys = {"name": name, "entity": entity, "distinct": True, "placeholders": placeholders}
+        out += _table(f"each {entity} that column {toml(column)} names, once", keys, [], [made])
     return out
+
+
+def _table(what: str, keys: dict, head: list[str], columns: list[str]) -> list[str]:
+    return ["", comment(what), "[[file]]", *(f"{k} = {toml(v)}" for k, v in keys.items() if v), *head, "[file.columns]", *columns]
 
 
 def mapping_text(files: list[Draft]) -> str:

@@ -52,28 +52,23 @@ def import_files(lake, mapping_path: str | Path, data_folder: str | Path | None 
     """
     mapping, say = read_mapping(mapping_path), progress or (lambda text: None)
     intake = _read_parts(mapping, Path(data_folder) if data_folder else Path(mapping_path).parent, say)
-    entities = list(dict.fromkeys(file.entity for file, _ in intake.parts))
-    for entity in entities:
+    for entity in intake.entities:
         intake.leave_out_bad(entity)
     counts = pd.DataFrame(intake.counts(), columns=["file", "entity", "read", "loaded", "rejected"])
-    keys = {}
-    for other in {t.reference for e in entities for t in intake.targets(e).values() if t.reference}:
-        keys[other] = f"select id from {lake.relation_sql(other)} where valid_to is null and deleted_at is null"
-        keys[other] += f" union all select id from {other}" * (other in entities)
-    for entity in entities:
-        intake.resolve_references(entity, keys)
+    for entity in intake.entities:
+        intake.resolve_references(entity, lake)
         intake.tell_dates(entity)
-    earliest, latest = _span(intake, entities)
+    earliest, latest = _span(intake)
     exported = mapping.exported_at or min(latest or at, at)
     first = min(earliest, exported) if earliest else None
     sources = lake.sources()
     before = sources.loc[sources["source"] == mapping.source, "last_recorded_at"].max()
     undated = not latest and not mapping.exported_at
-    if undated and pd.notna(before) and not any(_news(lake, intake, e, before, None)[0].num_rows for e in entities):
+    if undated and pd.notna(before) and not any(_news(lake, intake, e, before, None)[0].num_rows for e in intake.entities):
         exported = before.to_pydatetime()  # the same again: it says nothing new
     told = intake.connection.sql(f"""select {quoted(mapping.source)} as source, file, line, rule, entity, record_id, detail, n
         from finding join part using (part) order by part, finding.rowid""").to_arrow_table().to_pylist()
-    fields, version = _field_rows(intake, entities), lake.version
+    fields, version = _field_rows(intake), lake.version
     findings = pd.DataFrame(told, columns=list(FINDING)).astype({"n": "int64"})
     with lake.writer():
         known = rows_of(lake.relation_sql("field"))
@@ -82,7 +77,7 @@ def import_files(lake, mapping_path: str | Path, data_folder: str | Path | None 
         if told != rows_of(f"{lake.relation_sql('finding')} where source = {quoted(mapping.source)}"):
             lake.clear_findings(mapping.source)
             lake.add_findings(findings)
-        for entity in entities:
+        for entity in intake.entities:
             say(f"writing {entity}")
             whole, later = _news(lake, intake, entity, exported, first)
             if later.num_rows:
@@ -104,8 +99,7 @@ def _read_parts(mapping: Mapping, folder: Path, say: Callable[[str], None]) -> I
     tables: dict[tuple, TextTable] = {}
     for file, path in found:
         how = (path, file.delimiter, file.encoding, file.sheet)
-        first = how not in tables
-        if first:
+        if first := how not in tables:
             say(f"reading {path.name}")
             tables[how] = read_text_table(*how, connection=intake.connection, name=f"raw_{len(tables)}")
         intake.add(file, path, tables[how])
@@ -114,23 +108,21 @@ def _read_parts(mapping: Mapping, folder: Path, say: Callable[[str], None]) -> I
     return intake
 
 
-def _span(intake: Intake, entities: list[str]) -> tuple[datetime | None, datetime | None]:
+def _span(intake: Intake) -> tuple[datetime | None, datetime | None]:
     """The earliest and latest instants that any event in the files tells of."""
-    spans = [f"select min({c}) as a, max({c}) as b from {e}" for e in entities for c in intake.columns(e) if c in TIMES]
+    spans = [f"select min({c}) as a, max({c}) as b from {e}" for e in intake.entities for c in intake.columns(e) if c in TIMES]
     earliest, latest = intake.rows(f"select min(a), max(b) from ({' union all '.join(spans)})")[0] if spans else (None, None)
     return earliest, latest and latest.replace(hour=23, minute=59, second=59, microsecond=0)
 
 
-def _field_rows(intake: Intake, entities: list[str]) -> list[dict]:
+def _field_rows(intake: Intake) -> list[dict]:
     """Rows of table `field`: how each mapped field is known, and the flags of placeholders with it."""
     rows = []
-    for entity in entities:
-        columns = intake.columns(entity)
+    for entity in intake.entities:
         for t in intake.targets(entity).values():
-            row = {"source": intake.mapping.source, "entity": entity, "known_at": t.known_at}
-            rows.append(row | {"field": t.field, "kind": t.type, "meaning": t.meaning, "personal": t.personal})
-            if mark_of(t) in columns:
-                rows.append(row | {"field": mark_of(t), "kind": "bool", "meaning": f"{t.column!r} was shown, not chosen", "personal": False})
+            told = [(t.field, t.type, t.meaning, t.personal), (mark_of(t), "bool", f"{t.column!r} was shown, not chosen", False)]
+            rows += [{"source": intake.mapping.source, "entity": entity, "field": name, "known_at": t.known_at, "kind": kind, "meaning": meaning,
+                      "personal": personal} for name, kind, meaning, personal in told if name in intake.columns(entity)]
     return rows
 
 

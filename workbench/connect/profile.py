@@ -15,7 +15,8 @@ from workbench.rows import quoted
 
 SAMPLE = 100_000
 SURE = 0.99  # share of values that must parse; the rest would be rejected, and a file may lose 5 %
-NAMES = tomllib.loads(resources.files("workbench.connect").joinpath("names.toml").read_text(encoding="utf-8"))
+_HOME = resources.files("workbench.connect")
+NAMES, EVIDENCE = tomllib.loads((_HOME / "names.toml").read_text(encoding="utf-8")), (_HOME / "evidence.sql").read_text(encoding="utf-8")
 WORD = {name: re.compile(pattern) for name, pattern in NAMES["words"].items()}
 FIELDS = [line.split(" | ", 2) for line in NAMES["fields"]["text"].strip().splitlines()]
 ANSWERS = dict.fromkeys([*YES, *NAMES["answers"]["yes"]], True) | dict.fromkeys([*NO, *NAMES["answers"]["no"]], False)
@@ -153,32 +154,10 @@ class Column:
               and most(r"\p{Lu}[\p{L}'.-]+( \p{L}\.)?( \p{Lu}[\p{L}'.-]+){1,2}", 0.7)):
             self.personal = "person names"
 
-    def evidence(self, won: str) -> dict[str, float]:
-        """What the column alone tells of `won` (SQL; null = open), for the n decided rows.
-
-        auc: each value's rate of winning (numbers in 20 bins), learned on the odd rows and judged on the even ones and the other way
-        round. pure: share of rows whose value has one outcome in 98 % of 30 rows or more. filled_rate, empty_rate: share won;
-        filled_open, filled_decided: share of the open and of the decided rows that are filled; n_empty: decided rows that are not.
-        """
-        raw = raw_sql(self.name)
-        many = self.kind in ("int", "float") and self.distinct > 20
+    def evidence(self, won: str) -> tuple[float, str, str]:
+        """(share of the open rows that are filled, known_at, why) by what the column tells of `won` (SQL; null = open): see evidence.sql."""
+        raw, many = raw_sql(self.name), self.kind in ("int", "float") and self.distinct > 20
         number = typed_sql("t", Target(type="float", decimal=self.decimal or "."), "UTC") if many else "null::double"
-        return self.table.connection.sql(f"""with
-            told as (select case when {among(raw, [*self.placeholders, ''])} then null else {raw} end as t, {won} as w, _line % 2 as half
-                from {self.table.name} where hash(_line) % {max(1, self.n // SAMPLE)} = 0),
-            typed as (select t, w::int as y, half, {number} as number from told where w is not null),
-            coded as (select y, half, case when number is not null then 'bin ' || ntile(20) over (partition by number is null order by number)
-                else coalesce(t, '(none)') end as level from typed),
-            base as (select avg(y) as b from coded),
-            rates as (select level, half, sum(y) as s, count(*) as n from coded group by all),
-            scored as (select c.y, (coalesce(r.s, 0) + 5 * b) / (coalesce(r.n, 0) + 5) as p
-                from coded c cross join base left join rates r on r.level = c.level and r.half = 1 - c.half),
-            ranked as (select y, rank() over (order by p) + (count(*) over (partition by p) - 1) / 2.0 as r from scored),
-            levels as (select level, avg(y) as m, count(*) as n from coded group by level)
-            select (select count(*) from typed) as n,
-                (select (sum(r) filter (where y = 1) - sum(y) * (sum(y) + 1) / 2.0) / nullif(sum(y) * (count(*) - sum(y)), 0) from ranked) as auc,
-                (select coalesce(sum(n) filter (where n >= 30 and (m >= 0.98 and b <= 0.9 or m <= 0.02 and b >= 0.1)), 0) / sum(n)
-                    from levels, base) as pure,
-                avg(w::int) filter (where t is not null) as filled_rate, avg(w::int) filter (where t is null) as empty_rate,
-                count(*) filter (where t is null and w is not null) as n_empty, avg((t is not null)::int) filter (where w is null) as filled_open,
-                avg((t is not null)::int) filter (where w is not null) as filled_decided from told""").df().astype(float).iloc[0].to_dict()
+        value = f"case when {among(raw, [*self.placeholders, ''])} then null else {raw} end"
+        query = EVIDENCE.format(value=value, number=number, won=won, table=self.table.name, every=max(1, self.n // SAMPLE))
+        return self.table.connection.sql(query).fetchall()[0]
