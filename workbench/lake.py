@@ -138,7 +138,6 @@ class Lake:
 
     def history(self, entity: str, fields: list[str]) -> pd.DataFrame:
         """Transitions: one row a record, field and change: id, at, field, old, new (as text; the first value has old null)."""
-        schema.entity(entity)
         if not fields or set(fields) - set(self.columns(entity)):
             raise WorkbenchError(f"{entity} has no history of {', '.join(fields) or 'no field'}.", fix="`workbench dictionary` lists the fields.")
         parts = [f"select id, valid_from as \"at\", '{f}' as field, lag({f}::varchar) over w as old, {f}::varchar as new, "
@@ -148,8 +147,7 @@ class Lake:
 
     def versions(self) -> pd.DataFrame:
         """One row a publish, the latest first: version, published_at (UTC), tables (number of them)."""
-        told = [(number, at, len(tables)) for number, at, tables in reversed(self.store.publishes())]
-        return pd.DataFrame(told, columns=["version", "published_at", "tables"])
+        return pd.DataFrame([(n, at, len(tables)) for n, at, tables in reversed(self.store.publishes())], columns=["version", "published_at", "tables"])
 
     def compact(self) -> None:
         """Join small files; content and pinned versions stay."""
@@ -179,8 +177,7 @@ class Lake:
 
     def latest_event(self, source: str | None = None) -> datetime | None:
         """The latest instant that any version begins (of `source`); None for an empty lake."""
-        found = self.sources()
-        found = found if source is None else found[found["source"] == source]
+        found = self.sources().loc[lambda rows: (rows["source"] == source) | (source is None)]
         return None if found.empty else found["last_valid_from"].max().to_pydatetime()
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
@@ -114,7 +115,7 @@ def _fill_before(lake, entity: str, kinds: dict[str, str], as_of: datetime | Non
 
 def capability_verdicts(lake, as_of: datetime | None = None, source: str | None = None) -> pd.DataFrame:
     """One row a capability: ready (yes, partly, no) and a sentence that gives the numbers behind it."""
-    judges = {"lead scoring": partial(_outcomes, entity="lead", words=("converted", "not converted")),
+    judges: dict[str, Callable] = {"lead scoring": partial(_outcomes, entity="lead", words=("converted", "not converted")),
               "win probability": partial(_outcomes, entity="deal", words=("won", "lost")), "forecast": _forecast,
               "next best action": _next_best_action, "personalization": _personalization, "data quality": _data_quality}
     rows = [(name, *judge(lake, as_of, source)) for name, judge in judges.items()]
