@@ -160,9 +160,9 @@ def _references(f: Draft, files: list[Draft]) -> _Claims:
             if not known or f.has(known) or known in [name for name, *_ in claims.values()]:
                 continue
             keys = f"select {raw_sql(other.key)} as k from {other.table.name} where k is not null"
-            broken = f.rows(f"""select {raw_sql(c.name)} as v, count(*) from {f.table.name} where v is not null and v not in ({keys})
+            broken = f.table.rows(f"""select {raw_sql(c.name)} as v, count(*) from {f.table.name} where v is not null and v not in ({keys})
                 group by 1 order by 2 desc, 1""")
-            near = _alike([v for v, _ in broken[:200]], [k for k, in f.rows(keys)], close=True) if broken else {}
+            near = _alike([v for v, _ in broken[:200]], [k for k, in f.table.rows(keys)], close=True) if broken else {}
             left = sum(n for v, n in broken if v not in near and v not in c.placeholders)
             if left <= 0.4 * c.filled:
                 asked = f"; QUESTION: {', '.join(f'{a!r} meant as {b!r}' for a, b in list(near.items())[:3])}?" if near else ""

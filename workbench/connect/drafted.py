@@ -39,10 +39,6 @@ class Draft:
         """Ask about the file."""
         self.head.append(f"# QUESTION: {question}")
 
-    def rows(self, query: str) -> list[tuple]:
-        """What a query gives."""
-        return self.table.connection.sql(query).fetchall()
-
     def put_won(self, column: str, why: str, values: dict) -> None:
         """Let a column feed the outcome."""
         self.put(column, WON[self.entity], why, values=values)

@@ -79,7 +79,7 @@ class Column:
         self.other: tuple[str, ...] = ()
         table.connection.execute(f"create or replace temp table v as select {raw_sql(name)} as v, count(*) as n from {table.name} group by 1")
         self.n = self._one("select coalesce(sum(n), 0)::bigint from v")
-        top = table.connection.sql("select v, n from v where v is not null order by n desc, v limit 300").fetchall()
+        top = table.rows("select v, n from v where v is not null order by n desc, v limit 300")
         codes = sum(n for v, n in top if re.fullmatch("[A-Z]{2,3}", v)) > 0.5 * sum(n for _, n in top)  # NA among country codes is Namibia
         self.placeholders = [v for v, _ in top if WORD["placeholder"].fullmatch(v) and not (codes and v.isalpha())]
         self.values = [(v, n) for v, n in top if v not in self.placeholders]
@@ -97,7 +97,7 @@ class Column:
         return self.distinct == self.filled == self.n > 0
 
     def _one(self, query: str):
-        return self.table.connection.sql(query).fetchall()[0][0]
+        return self.table.rows(query)[0][0]
 
     def _share(self, condition: str) -> float:
         return self._one(f"select coalesce(sum(n) filter (where {condition}), 0) / sum(n) from s")
@@ -121,7 +121,7 @@ class Column:
     def _hits(self, formats: list[list[str]]) -> list[int]:
         """How many of some values each list of date formats reads."""
         counts = [f"count(*) filter (where year(try_strptime(v, [{', '.join(map(quoted, some))}])) between 1900 and 2200)" for some in formats]
-        return list(self.table.connection.sql(f"select {', '.join(counts)} from (select v from s order by hash(v) limit 300)").fetchall()[0])
+        return list(self.table.rows(f"select {', '.join(counts)} from (select v from s order by hash(v) limit 300)")[0])
 
     def _date_formats(self) -> list[tuple[str, ...]]:
         """The formats that fit; a second entry where the order of day and month cannot be told."""
@@ -159,5 +159,4 @@ class Column:
         raw, many = raw_sql(self.name), self.kind in ("int", "float") and self.distinct > 20
         number = typed_sql("t", Target(type="float", decimal=self.decimal or "."), "UTC") if many else "null::double"
         value = f"case when {among(raw, [*self.placeholders, ''])} then null else {raw} end"
-        query = EVIDENCE.format(value=value, number=number, won=won, table=self.table.name, every=max(1, self.n // SAMPLE))
-        return self.table.connection.sql(query).fetchall()[0]
+        return self.table.rows(EVIDENCE.format(value=value, number=number, won=won, table=self.table.name, every=max(1, self.n // SAMPLE)))[0]

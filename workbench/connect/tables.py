@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, time
+from importlib import resources
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -36,11 +37,16 @@ class TextTable:
     columns: list[str]
     findings: list[dict]
 
+    def rows(self, query: str) -> list[tuple]:
+        """What a query gives."""
+        return self.connection.sql(query).fetchall()
+
 
 def text_database() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory for tables of text; times are UTC, nothing is fetched."""
+    """An empty database in memory for tables of text, with the macros of values.sql; times are UTC, nothing is fetched."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     connection.execute("set TimeZone = 'UTC'")
+    connection.execute(resources.files("workbench.connect").joinpath("values.sql").read_text(encoding="utf-8"))
     return connection
 
 
@@ -79,7 +85,7 @@ def _literal(path: Path) -> str:
 
 def _store_parquet(table: TextTable, path: Path) -> None:
     source = f"read_parquet({quoted(_literal(path))})"
-    described = table.connection.sql(f"describe select * from {source}").fetchall()
+    described = table.rows(f"describe select * from {source}")
     table.columns = unique_names([name for name, *_ in described])
     texts = [f"{column_sql(name)}::varchar" for name, *_ in described]  # of 3.0 what a CSV would say: 3
     texts = [f"regexp_replace({t}, '\\.0$', '')" if d[1] in ("DOUBLE", "FLOAT") else t for t, d in zip(texts, described, strict=True)]
@@ -132,7 +138,7 @@ def _store_sound_csv(table: TextTable, path: Path, delimiter: str) -> bool:
     except (duckdb.Error, csv.Error, UnicodeError):
         return False
     with _opened(path) as binary:
-        return table.connection.sql(f"select count(*) + 1 from {table.name}").fetchall()[0][0] == sum(1 for _ in binary)
+        return table.rows(f"select count(*) + 1 from {table.name}")[0][0] == sum(1 for _ in binary)
 
 
 def _opened(path: Path) -> io.BufferedIOBase:
