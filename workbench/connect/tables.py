@@ -191,7 +191,7 @@ def _records(lines: Iterable[str], delimiter: str, findings: list[dict]) -> Iter
     reader = csv.reader(source(), delimiter=delimiter)
     while (row := next(reader, None)) is not None:
         texts, why = [text for _, text in taken], ""
-        if any(cell.strip() for cell in row):
+        if len(row) > 1 or "".join(row).strip():  # else a blank line
             width = width or len(row)
             if _UNDECODED.search("".join(texts)):
                 why = "cannot be decoded"
@@ -199,7 +199,7 @@ def _records(lines: Iterable[str], delimiter: str, findings: list[dict]) -> Iter
                 why = f"{len(row)} columns instead of {width}"
             elif len(texts) > 1 and not _closes(texts, delimiter):
                 why = "a quote is never closed"
-            else:
+            elif any(row):
                 yield taken[0][0], row
         if why:
             shown = texts[0].strip()[:_SHOWN].encode("utf-8", "backslashreplace").decode()
