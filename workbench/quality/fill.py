@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from datetime import datetime
-from functools import partial
+from importlib import resources
 
 import pandas as pd
 
@@ -13,7 +13,6 @@ from workbench.rows import of_source, quoted
 from workbench.schema import CLOSED, LOST, WON
 
 PLACEHOLDERS = ("", "-", "--", "?", "n/a", "na", "none", "null", "nan", "select", "unknown", "tbd", "not set")
-MIN_OUTCOMES = 30
 LATE, GAP, PARTIAL, SPARSE = .2, .2, .6, .05
 FILL = ["entity", "field", "n", "filled", "fill_share", "fill_at_decision", "fill_won", "fill_lost", "gap", "known_at", "verdict"]
 
@@ -114,77 +113,13 @@ def _fill_before(lake, entity: str, kinds: dict[str, str], as_of: datetime | Non
 
 
 def capability_verdicts(lake, as_of: datetime | None = None, source: str | None = None) -> pd.DataFrame:
-    """One row a capability: ready (yes, partly, no) and a sentence that gives the numbers behind it."""
-    judges: dict[str, Callable] = {"lead scoring": partial(_outcomes, entity="lead", words=("converted", "not converted")),
-              "win probability": partial(_outcomes, entity="deal", words=("won", "lost")), "forecast": _forecast,
-              "next best action": _next_best_action, "personalization": _personalization, "data quality": _data_quality}
-    rows = [(name, *judge(lake, as_of, source)) for name, judge in judges.items()]
-    return pd.DataFrame(rows, columns=["capability", "ready", "sentence"])
-
-
-def _changed(entity: str) -> str:
-    """SQL: ids of records whose changes were recorded; the two states that an import makes of one row are no history."""
-    return f"select id from \"{entity}_versions\" where origin <> 'import' group by id having count(*) > 1"
-
-
-def _outcomes(lake, as_of: datetime | None, source: str | None, *, entity: str, words: tuple[str, str]) -> tuple[str, str]:
-    n_won, n_lost, n_dated, n_story = lake.sql(f"""select count(*) filter (where {WON[entity]}), count(*) filter (where {LOST[entity]}),
-        count(*) filter (where ({WON[entity]} or {LOST[entity]}) and {_decided(entity)} and created_at is not null),
-        count(*) filter (where id in ({_changed(entity)})) from {entity} where {of_source(source)}""", as_of).fetchall()[0]
-    what = f"{n_won:,} {entity}s {words[0]} and {n_lost:,} {words[1]}"
-    if min(n_won, n_lost) < MIN_OUTCOMES:
-        return "no", f"Too little to learn from: {what}; at least {MIN_OUTCOMES} of each are needed."
-    dated = n_dated / (n_won + n_lost)
-    if dated < .9:
-        return "partly", f"{what}, but only {dated:.0%} of them have dates: scored at creation, judged in grouped folds, blind to drift."
-    if not n_story:
-        return "partly", f"{what}, dated, but without any history of changes: scored at creation only."
-    return "yes", f"{what}, {dated:.0%} of them dated, {n_story:,} {entity}s with a history of changes."
-
-
-def _forecast(lake, as_of, source) -> tuple[str, str]:
-    n_won, n_months, n_open, n_planned = lake.sql(f"""select count(*) filter (where is_won and closed_at is not null and amount > 0),
-        count(distinct date_trunc('month', closed_at)) filter (where is_won and amount > 0), count(*) filter (where is_won is null),
-        count(*) filter (where is_won is null and close_on is not null) from deal where {of_source(source)}""", as_of).fetchall()[0]
-    what = f"{n_won:,} won deals with date and amount over {n_months:,} months, {n_open:,} open deals ({n_planned:,} with a planned close date)"
-    if n_won < MIN_OUTCOMES or n_months < 6:
-        return "no", f"Too little to forecast from: {what}; at least {MIN_OUTCOMES} wins over 6 months are needed."
-    if n_months < 24 or 2 * n_planned < n_open:
-        return "partly", f"{what}: 24 months (for seasons) and planned dates on half of the open deals make a full forecast."
-    return "yes", f"{what}."
-
-
-def _next_best_action(lake, as_of, source) -> tuple[str, str]:
-    n, n_kinds = lake.sql(f"""select count(*), count(distinct kind) from activity where coalesce(is_done, true)
-        and coalesce(lead_id, deal_id, contact_id) is not null and {of_source(source)}""", as_of).fetchall()[0]
-    n_decided = sum(lake.sql(f"""select count(*) from {e} where ({WON[e]} or {LOST[e]}) and {of_source(source)}
-        and id in (select {e}_id from activity)""", as_of).fetchall()[0][0] for e in WON)
-    what = f"{n:,} activities of {n_kinds:,} kinds, {n_decided:,} decided leads and deals that had any"
-    if n_decided < MIN_OUTCOMES:
-        return "no", f"Nothing to compare actions by: {what}; at least {MIN_OUTCOMES} are needed."
-    if n < 1000 or n_kinds < 2:
-        return "partly", f"{what}: timing can be advised; choosing among actions takes 1,000 activities of two kinds."
-    return "yes", f"{what}; advice rests on observation, not on an experiment."
-
-
-def _personalization(lake, as_of, source) -> tuple[str, str]:
-    n_people, n_often, n_in = lake.sql(f"""select count(*), count(*) filter (where n >= 5), coalesce(sum(n_in), 0)::bigint from (select count(*) as n,
-        count(*) filter (where direction = 'in') as n_in from activity where coalesce(contact_id, lead_id) is not null and {of_source(source)}
-        group by coalesce(contact_id, lead_id))""", as_of).fetchall()[0]
-    what = f"{n_people:,} people with activities ({n_often:,} with five or more), {n_in:,} of these incoming"
-    if n_people < MIN_OUTCOMES or n_in < MIN_OUTCOMES:
-        return "no", f"Nobody's preferences can be seen: {what}; at least {MIN_OUTCOMES} people and {MIN_OUTCOMES} answers are needed."
-    if n_often < 200:
-        return "partly", f"{what}: habits of groups, not of single people."
-    return "yes", f"{what}."
-
-
-def _data_quality(lake, as_of, source) -> tuple[str, str]:
-    counts = [lake.sql(f"""select count(*), count(*) filter (where id in ({_changed(e)}))
-        from "{e}" where {of_source(source)}""", as_of).fetchall()[0] for e in lake.entities()]
-    n, n_story = sum(c[0] for c in counts), sum(c[1] for c in counts)
-    if not n:
-        return "no", "There is no record to judge."
-    if not n_story:
-        return "partly", f"{n:,} records, none with a history: fill can be told for now, not for the time of decision."
-    return "yes", f"{n:,} records, {n_story:,} of them with a history of changes."
+    """One row a capability of capabilities.sql: ready (yes, partly, no) and a sentence that gives the numbers behind it."""
+    mine = of_source(source)
+    changed = {e: f"select id from \"{e}_versions\" where origin <> 'import' group by id having count(*) > 1" for e in ["lead", "deal", *lake.entities()]}
+    counts = [f'select count(*) as n, count(*) filter (id in ({changed[e]})) as n_story from "{e}" where {mine}' for e in lake.entities()]
+    words = {"mine": mine, "records": " union all ".join(counts) or "select 0 as n, 0 as n_story"}
+    words |= {f"{e}_{name}": f"({told[e]})" for name, told in (("won", WON), ("lost", LOST), ("closed", CLOSED)) for e in told}
+    words |= {f"changed_{e}": sql for e, sql in changed.items()}
+    text = resources.files("workbench.quality").joinpath("capabilities.sql").read_text(encoding="utf-8")
+    queries = re.findall(r"^-- ([a-z ]+)\n(.+?);$", re.sub(r"\{(\w+)\}", lambda m: words[m[1]], text.split("\n\n", 1)[1]), re.MULTILINE | re.DOTALL)
+    return pd.DataFrame([(name, *lake.sql(sql, as_of).fetchall()[0][0]) for name, sql in queries], columns=["capability", "ready", "sentence"])
