@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from workbench.errors import WorkbenchError
-from workbench.rows import quoted
+from workbench.rows import quoted, scratch
 
 _DELIMITERS = ",;\t|"
 _BATCH, _SHOWN = 20_000, 120
@@ -43,9 +43,8 @@ class TextTable:
 
 
 def text_database() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory for tables of text, with the macros of values.sql; times are UTC, nothing is fetched."""
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
-    connection.execute("set TimeZone = 'UTC'")
+    """An empty database in memory for tables of text, with the macros of values.sql; times are UTC."""
+    connection = scratch()
     connection.execute(resources.files("workbench.connect").joinpath("values.sql").read_text(encoding="utf-8"))
     return connection
 
