@@ -21,7 +21,7 @@ def demo_environment(folder: Path) -> dict[str, str]:
     """The environment in which notebooks see the small demo organisation, made in `folder`."""
     environment = os.environ | {"WORKBENCH_LAKE": str(folder), "PYTHONWARNINGS": "ignore", "JUPYTER_PLATFORM_DIRS": "1"}
     environment.pop("WORKBENCH_LAKE_VERSION", None)
-    subprocess.run([sys.executable, "-m", "workbench", "demo", "--size", "small"], check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", "from workbench.cli import main; main()", "demo", "--size", "small"], check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     return environment
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def workbench(*words: str, lake: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WORKBENCH_")} | environment
-    return subprocess.run([sys.executable, "-m", "workbench", *words, *(["--lake", str(lake)] if lake else [])], cwd=ROOT, env=clean, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", "from workbench.cli import main; main()", *words, *(["--lake", str(lake)] if lake else [])], cwd=ROOT, env=clean, capture_output=True, text=True)
 
 
 def imported(*words: str) -> set[str]:
@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_used_and_a_version_that_is_none_are_named_in_a_
 
 @pytest.mark.parametrize("seconds", [0, .3, .6, .9, 1.2])
 def test_ctrl_c_at_any_time_is_told_in_a_sentence_and_publishes_nothing(tmp_path, seconds):
-    command = [sys.executable, "-m", "workbench", "demo", "--size", "medium", "--lake", str(tmp_path)]
+    command = [sys.executable, "-c", "from workbench.cli import main; main()", "demo", "--size", "medium", "--lake", str(tmp_path)]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stderr and "part 1" in child.stderr.readline()
     time.sleep(seconds)

@@ -7,7 +7,8 @@ import pytest
 
 from workbench.lake import open_lake
 from workbench.plots.quality import plot_fill, plot_findings
-from workbench.quality.rules import COLUMNS, RULES, _finding, capability_verdicts, fill_rates, import_findings, quality_findings
+from workbench.quality.fill import capability_verdicts, fill_rates
+from workbench.quality.rules import COLUMNS, RULES, _finding, import_findings, quality_findings
 
 NOW, EARLY = datetime(2024, 6, 30), datetime(2024, 1, 10)
 CLEAN = {

@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
+
 from workbench.errors import WorkbenchError
 from workbench.record import RESULTS_MIME
+from workbench.settings import root
 
 _SECRET_NAME = re.compile(r"token(?!iz)|secret|passw|passphrase|api_?key|(access|private|signing|encryption)_?key|credential|_pwd$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(  # keys as well-known services shape them, a password in a URL, or 32 letters and digits well mixed
@@ -186,3 +189,9 @@ def heading(notebook: dict) -> str:
     text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
     found = re.search(r"^#+\s+(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else ""
+
+
+def notebook_questions() -> pd.DataFrame:
+    """One row a notebook of the project: notebook (its name), question."""
+    rows = [(p.stem, heading(json.loads(p.read_text(encoding="utf-8")))) for p in sorted((root() / "notebooks").glob("[0-9]*.ipynb"))]
+    return pd.DataFrame(rows, columns=["notebook", "question"])

@@ -57,10 +57,7 @@ def settings() -> Settings:
         lake=Path(environ.get("WORKBENCH_LAKE") or base / "data/lake"),
         runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"),
         reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
-        time_zone=zone,
-        cell_minutes=minutes,
-        schedules=schedules,
-    )
+        time_zone=zone, cell_minutes=minutes, schedules=schedules)
 
 
 def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> datetime | None:

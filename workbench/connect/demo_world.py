@@ -6,7 +6,9 @@ causes, records of work from the same causes with noise of their own: nothing th
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from importlib import resources
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,13 +22,8 @@ PASS = np.array([1.55, 1.0, 1.0, 1.2])  # log-odds of passing Discovery, Qualifi
 PRICES = np.outer([2400, 5200, 900, 3600], [1, 2, 4]).ravel().astype(float)
 CALL, EMAIL, MEETING, TASK, NOTE, WEB = range(6)
 OUTBOUND, INBOUND, MEET, LOOK = ([CALL, EMAIL, TASK, NOTE], [.33, .5, .12, .05]), ([CALL, EMAIL], [.3, .7]), ([MEETING], [1]), ([WEB], [1])
-# word, weight, what it owes to fit, to intent
-SOURCES = [("Web form", .26, 0, .4), ("Webinar", .16, 0, -.15), ("Event", .13, .1, 0), ("Referral", .1, .45, .7), ("Outbound list", .17, .2, -.6),
-           ("Partner", .08, .4, .3), ("E-mail campaign", .1, -.2, -.35)]
-TITLES = [("Head of Operations", .12, .7, .2), ("Operations Manager", .2, .35, .1), ("Managing Director", .1, .35, 0), ("IT Manager", .14, .1, 0), ("Buyer", .12, 0, .25),
-          ("Consultant", .1, -.6, -.1), ("Student", .06, -1.1, -.2), ("Assistant", .08, -.5, .1), ("Engineer", .08, -.1, -.1)]
-INDUSTRIES = [("Manufacturing", .22, .5, 0), ("Logistics", .16, .4, 0), ("Health care", .12, .1, 0), ("Retail", .15, -.15, 0), ("Software", .12, .1, 0),
-              ("Education", .08, -.7, 0), ("Public sector", .07, -.4, 0), ("Construction", .08, 0, 0)]
+# [word, weight, what it owes to fit, to intent]
+SOURCES, TITLES, INDUSTRIES = tomllib.loads(resources.files("workbench.connect").joinpath("demo.toml").read_text(encoding="utf-8")).values()
 
 
 @dataclass

@@ -12,6 +12,7 @@ from IPython.display import display
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
 from workbench import schema
+from workbench.plots.quality import say_nothing
 
 LEVELS, EMPTY = 20, "(empty)"
 NAMED = {"account", "campaign", "product", "stage", "user"}  # told by their names; those of leads and contacts are personal
@@ -70,9 +71,8 @@ def plot_value_counts(counts: pd.DataFrame, title: str) -> go.Figure:
     figure = go.Figure(go.Bar(x=counts["n"], y=list(range(len(counts))), orientation="h", marker_color=["#c3c9d0" if v == EMPTY else "#4a7fb0" for v in counts["value"]],
                               customdata=[f"{label}: {n:,} ({n / total:.1%})" for label, n in zip(text, counts["n"], strict=True)], hovertemplate="%{customdata}<extra></extra>"))
     figure.update_layout(template="plotly_white", height=130 + 22 * max(len(counts), 2), title=title, margin={"l": 10, "r": 10, "t": 50, "b": 40}, xaxis_dtick=1 if len(counts) and counts["n"].max() < 6 else None)
-    if counts.empty:
-        figure.add_annotation(text="no records at this instant", showarrow=False, xref="paper", yref="paper", x=.5, y=.5)
-    return figure.update_yaxes(autorange="reversed", automargin=True, tickvals=list(range(len(counts))), ticktext=text)
+    figure.update_yaxes(autorange="reversed", automargin=True, tickvals=list(range(len(counts))), ticktext=text)
+    return say_nothing(figure) if counts.empty else figure
 
 
 def explorer(lake, *, as_of: datetime, source: str | None = None) -> widgets.VBox:

@@ -48,7 +48,10 @@ def _dressed(figure: go.Figure, n_rows: int, title: str) -> go.Figure:
     figure.update_layout(height=140 + 24 * max(n_rows, 1), margin={"l": 10, "r": 10, "t": 40, "b": 40}, barmode="overlay", template="plotly_white",
                          legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}, xaxis={"tickformat": ".0%", "rangemode": "tozero", "title": title})
     figure.update_yaxes(automargin=True)
-    if not n_rows:
-        figure.add_annotation(text="Nothing to show.", showarrow=False, x=.5, y=.5, xref="paper", yref="paper")
-        figure.update_xaxes(visible=False).update_yaxes(visible=False)
-    return figure
+    return figure if n_rows else say_nothing(figure)
+
+
+def say_nothing(figure: go.Figure) -> go.Figure:
+    """An empty figure that says so."""
+    figure.add_annotation(text="Nothing to show.", showarrow=False, x=.5, y=.5, xref="paper", yref="paper")
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)

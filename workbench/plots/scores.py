@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.plots.quality import say_nothing
+
 INK, BLUE, SOFT, GOOD, BAD = "#1b3a57", "#4a7fb0", "#c3d3e3", "#2e7d5b", "#b3261e"
 
 
@@ -66,7 +68,4 @@ def _dressed(figure: go.Figure, n_rows: int, height: int, x_title: str, y_title:
     figure.update_layout(height=height if n_rows else 160, margin={"l": 10, "r": 10, "t": 20, "b": 40}, template="plotly_white", xaxis={"tickformat": ticks, "title": x_title},
                          legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0})
     figure.update_yaxes(automargin=True, title=y_title)
-    if not n_rows:
-        figure.add_annotation(text="Nothing to show.", showarrow=False, x=.5, y=.5, xref="paper", yref="paper")
-        figure.update_xaxes(visible=False).update_yaxes(visible=False)
-    return figure
+    return figure if n_rows else say_nothing(figure)

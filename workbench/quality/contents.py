@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from pathlib import Path
 
 import pandas as pd
 
@@ -54,13 +52,3 @@ def contents_sentence(contents: pd.DataFrame) -> str:
         return f"{what}, without any date: all that is known is how they stood at {contents['last_event_at'].max():%Y-%m-%d}."
     story = f"with {changes:,} recorded changes, so much of the past can be told" if changes else "without a history of changes: how a field stood earlier is not known"
     return f"{what}, {story}. The latest event happened {'on the day of this report' if days == 0 else f'{days:,} day' + 's' * (days != 1) + ' before it'}."
-
-
-def notebook_map(folder: Path) -> pd.DataFrame:
-    """One row a notebook of `folder`: notebook (its name) and question (its first heading)."""
-    rows = []
-    for path in sorted(folder.glob("[0-9]*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        heading = next((line.lstrip("# ") for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines() if line.startswith("#")), "")
-        rows.append({"notebook": path.stem, "question": heading})
-    return pd.DataFrame(rows, columns=["notebook", "question"])

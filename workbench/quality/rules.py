@@ -13,7 +13,7 @@ from importlib import resources
 import pandas as pd
 
 from workbench import schema
-from workbench.quality.fill import capability_verdicts, fill_rates, is_filled  # noqa: F401  (one door for notebooks)
+from workbench.quality.fill import is_filled
 from workbench.rows import of_source, quoted
 from workbench.schema import CLOSED, LOST, WON
 

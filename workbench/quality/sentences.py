@@ -17,16 +17,6 @@ def main_entity(lake, as_of: datetime, source: str | None = None) -> str:
     return max(counts, key=lambda e: counts[e])
 
 
-def verdict_sentence(verdicts: pd.DataFrame) -> str:
-    """Which capabilities are ready; columns of `capability_verdicts`.
-
-    >>> verdict_sentence(pd.DataFrame({"capability": ["forecast", "data quality"], "ready": ["no", "yes"]}))
-    '**Ready**: data quality. **Not ready**: forecast.'
-    """
-    groups = [(word, verdicts.loc[verdicts["ready"] == ready, "capability"].tolist()) for ready, word in _READY.items()]
-    return " ".join(f"**{word.capitalize()}**: {', '.join(names)}." for word, names in groups if names)
-
-
 def verdict_list(verdicts: pd.DataFrame) -> str:
     """The sentence behind each verdict, as a Markdown list; columns of `capability_verdicts`.
 
