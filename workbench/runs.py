@@ -115,7 +115,7 @@ class Run:
     def execute(self, reports: Path, standalone: bool) -> dict:
         """Run it, keep notebook and record, make the report; the record."""
         started, clock, error = utc_now(), time.perf_counter(), None
-        hidden = self.folder / f".{self.record['name']}.{os.getpid()}.ipynb"
+        hidden = self.folder / f".{self.record['name']}.{os.getpid()}-{id(self):x}.ipynb"
         try:
             execute_notebook(self.path, hidden, self.given, engine_name="workbench", kernel_name="python3", language="python",
                              progress_bar=False, autosave_cell_every=0, run=self)
