@@ -24,7 +24,7 @@ help:
 
 demo: .venv/installed
 	@$(BIN)/workbench demo --size small --if-missing
-	@$(BIN)/workbench run all
+	@WORKBENCH_SOURCE=demo $(BIN)/workbench run all
 
 test: .venv/installed
 	@command -v chromium >/dev/null || echo "No chromium, so the browser tests will be skipped: apt-get install chromium"

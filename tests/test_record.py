@@ -56,6 +56,12 @@ def test_the_demo_is_left_aside_when_there_is_one_source_beside_it(lake):
     assert begin().source == "a" and begin(source="demo").source == "demo" and begin(every=True).source is None
 
 
+def test_the_environment_may_name_the_source(lake, monkeypatch):
+    lake.upsert("lead", pd.DataFrame({"id": ["b:1"]}), at=T2)
+    monkeypatch.setenv("WORKBENCH_SOURCE", "b")
+    assert begin().source == begin(every=True).source == "b" and begin(source="a").source == "a"
+
+
 def test_several_sources_must_be_chosen_from_and_an_unknown_one_is_named(lake):
     lake.upsert("lead", pd.DataFrame({"id": ["b:1"]}), at=T2)
     with pytest.raises(WorkbenchError, match="several sources: a, b"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from os import environ
 
 from workbench.errors import WorkbenchError
 from workbench.lake import Lake, open_lake
 from workbench.settings import instant, settings
 
 RESULTS_MIME = "application/vnd.workbench.results+json"
-DEMO = "demo"
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ def begin(as_of: str = "", source: str = "", *, every: bool = False) -> Session:
     """Open the lake for one notebook.
 
     as_of: a date (its end in the organization's time zone) or an instant; "" = the source's latest recorded event. source: a name; "" = the
-    lake's only source, the demo not counted beside others (`every`: all sources together).
+    one that WORKBENCH_SOURCE names, else the lake's only source, the demo not counted beside others (`every`: all sources together).
     """
-    lake = open_lake()
+    lake, source = open_lake(), source or environ.get("WORKBENCH_SOURCE", "")
     held = lake.sources()
     names = sorted(set(held["source"]))
     if source and names and source not in names:
         raise WorkbenchError(f"The lake {lake.path} has no source {source!r}.", fix=f"Its sources: {', '.join(names)}.")
-    own = [n for n in names if n != DEMO] or names
+    own = [n for n in names if n != "demo"] or names
     if not source and not every and len(own) > 1:
         raise WorkbenchError(f"The lake {lake.path} holds several sources: {', '.join(names)}.", fix="Name one with --source (parameter `source`).")
     chosen = source or (own[0] if own and not every else None)
