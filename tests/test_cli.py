@@ -35,6 +35,7 @@ def test_help_and_import_load_no_heavy_library():
 def test_every_command_explains_itself(command):
     done = workbench(*command, "--help")
     assert done.returncode == 0 and "Usage: " in done.stdout and len(done.stdout.splitlines()) > 6
+    assert ("--lake FOLDER" in done.stdout) == (command not in [(), ("lake",)])  # every command takes it, the two groups don't
 
 
 @pytest.mark.parametrize("words, sentence", [

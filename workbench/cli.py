@@ -95,7 +95,7 @@ def import_(mapping: Annotated[Path, typer.Argument(metavar="MAPPING.toml", help
 
 
 @app.command()
-def mapping(files: Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, gzip CSV, Excel or Parquet files of one export.")]) -> None:
+def mapping(files: Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, gzip CSV, Excel or Parquet files of one export.")], lake: Lake = None) -> None:
     """Draft a mapping for an export and print it.
 
     `workbench mapping leads.csv > leads.toml`; open points are marked QUESTION, and every line says why.
@@ -146,7 +146,7 @@ def due(lake: Lake = None) -> None:
 
 
 @app.command()
-def dictionary(out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")] = Path("data/dictionary.md")) -> None:
+def dictionary(out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")] = Path("data/dictionary.md"), lake: Lake = None) -> None:
     """Write the data dictionary from the schema."""
     from workbench import schema
 
