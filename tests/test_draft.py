@@ -366,3 +366,11 @@ def test_real_sales_of_property_and_a_real_mailing_load_whole_as_drafted(tmp_pat
     _, lake, report = loaded(tmp_path, [Path(REAL) / "hillstrom_email" / "hillstrom.csv.gz"])
     assert report.counts[["read", "loaded"]].values.tolist() == [[64000, 64000]]  # spend is 0 in 99.1 % of the rows, and a decimal in the rest
     assert lake.sql("select count(*) from lead where x_spend > 0").fetchall() == [(578,)]
+
+
+@pytest.mark.parametrize("values, fed", [("2024-02-{:02}", 'field = "closed_at"'), ("yes", "")], ids=["a date", "a flag"])
+def test_a_column_closed_is_the_closing_time_only_where_it_holds_dates(tmp_path, values, fed):
+    rows = [f"{i},Firm {i},2024-01-{i:02},{i % 2},{values.format(i)}" for i in range(1, 29)]
+    (tmp_path / "leads.csv").write_text("Lead ID,Company,Created,Converted,Closed\n" + "\n".join(rows))
+    line = next(line for line in draft_mapping([tmp_path / "leads.csv"]).splitlines() if line.startswith('"Closed"'))
+    assert ('field = "closed_at"' in line) == bool(fed)
