@@ -3,6 +3,7 @@
 import html
 import json
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -233,3 +234,11 @@ def test_the_hardware_sellers_deals_sell_nothing(tmp_path):
     s = real(tmp_path, "maven_crm_sales")
     assert s.spine.entity == "deal" and s.results()["verdict"] != "usable" and s.scores["p_convert"].isna().all() and len(s.call_list(20)) == 20
     assert {"amount", "stage"} <= set(s.results()["suspects"])
+
+
+def test_intervals_from_few_events_are_called_too_narrow(sold):
+    said, rows = sentences.scores_sentence(sold), sold.judged.rows
+    n = rows.loc[rows["y"] == 1, "group"].nunique()
+    assert ("too narrow" in said) == (n < 100)
+    few = rows.assign(y=rows["y"] * rows["group"].isin(rows.loc[rows["y"] == 1, "group"].unique()[:99]))
+    assert "too narrow" in sentences.scores_sentence(replace(sold, judged=replace(sold.judged, rows=few)))

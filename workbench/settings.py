@@ -55,8 +55,7 @@ def settings() -> Settings:
         raise WorkbenchError(f"{toml}: cell_minutes cannot be {minutes!r}.", fix="Write a number of minutes.")
     return Settings(
         lake=Path(environ.get("WORKBENCH_LAKE") or base / "data/lake"),
-        runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"),
-        reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
+        runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"), reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
         time_zone=zone, cell_minutes=minutes, schedules=schedules)
 
 

@@ -84,7 +84,8 @@ def scores_sentence(s: LeadScores) -> str:
     if not n or not s.usable:
         return f"{counted(n, f'open {entity}')}, newest first; none has a score." if n else f"No {entity} is open, so there is nobody to call."
     return (f"{counted(n, f'open {entity}')}: {s.scores['p_convert'].sum():,.1f} of them are expected to {'convert' if entity == 'lead' else 'be won'}. Ten points double the odds. "
-            "The interval (80 %) is what records scored alike did on average, not this one; where it leaves the chance out, trust the interval.")
+            "The interval (80 %) is what records scored alike did on average, not this one; where it leaves the chance out, trust the interval."
+            + " Fewer than 100 records had the event, so the best scores' intervals are too narrow." * (s.judged.rows.loc[s.judged.rows["y"] == 1, "group"].nunique() < 100))
 
 
 def call_sentence(s: LeadScores, capacity: int) -> str:
