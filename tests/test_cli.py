@@ -56,6 +56,9 @@ def test_an_error_is_one_sentence_with_its_remedy_and_no_traceback(tmp_path, wor
 @pytest.mark.parametrize("toml, sentence", [
     ("organization = 3", "are tables"), ("schedule = 3", "are tables"), ("[organization]\ntime_zone = 'Mars/X'", "'Mars/X' is no time zone"),
     ("[organization]\ntime_zone = 3", "3 is no time zone"), ("[runs]\ncell_minutes = 'x'", "cell_minutes cannot be 'x'"), ("[[", "is not valid TOML"),
+    ("[value]\ncost_per_cal = 2", "[value] has no setting 'cost_per_cal'. It has: cost_per_call,"), ("value = 3", "are tables"),
+    ("[value]\ncost_per_call = -1", "cost_per_call cannot be -1"), ("[value]\ncalls_per_day = true", "calls_per_day cannot be True"),
+    ("[value]\ncost_per_call = nan", "cost_per_call cannot be nan"), ("[value]\ncurrency = 3", "currency cannot be 3"),
     ("\udcff", "is not valid TOML"), (None, "There is no")])
 def test_settings_that_cannot_be_read_are_named_in_a_sentence(tmp_path, toml, sentence):
     if toml is not None:

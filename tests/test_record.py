@@ -105,4 +105,10 @@ def test_folders_are_found_from_the_folder_of_the_notebooks(tmp_path, monkeypatc
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "workbench.toml").write_text('[organization]\ntime_zone = "Australia/Sydney"\n')
     monkeypatch.chdir(tmp_path / "notebooks")
-    assert settings().lake == tmp_path / "data/lake" and settings().time_zone == "Australia/Sydney"
+    assert settings().lake == tmp_path / "data/lake" and settings().time_zone == "Australia/Sydney" and settings().value == {}
+
+
+def test_the_table_value_is_told_as_it_stands(tmp_path, monkeypatch):
+    (tmp_path / "workbench.toml").write_text('[value]\ncost_per_call = 12.5\ncalls_per_day = 0\ncurrency = "EUR"\n')
+    monkeypatch.chdir(tmp_path)
+    assert settings().value == {"cost_per_call": 12.5, "calls_per_day": 0, "currency": "EUR"}

@@ -35,7 +35,7 @@ def write_notebook(root, name, *cells, parameters=PARAMETERS):
 
 def a_project(root, patch):
     """An empty project with an empty lake as the current folder, on a machine where `python3` is registered as something else."""
-    for name in ("WORKBENCH_LAKE", "WORKBENCH_LAKE_VERSION", "WORKBENCH_RUNS", "WORKBENCH_REPORTS", "WORKBENCH_TOML"):
+    for name in ("WORKBENCH_LAKE", "WORKBENCH_LAKE_VERSION", "WORKBENCH_RUNS", "WORKBENCH_REPORTS", "WORKBENCH_TOML", "WORKBENCH_PURPOSE"):
         patch.delenv(name, raising=False)
     kernel = root / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -79,7 +79,8 @@ def batch(tmp_path_factory):
         patch.setenv("CRM_API_TOKEN", SECRET)
         patch.setenv("WAREHOUSE_URL", "postgresql://reader:hunter2hunter2@localhost/crm")
         write_notebook(root, "01_fine", "import os, sys\nblock = bytearray(300_000_000)\nblock[::4096] = b'x' * len(block[::4096])\ndel block",
-                       "from workbench.record import record\nrecord({'n': n, 'python': sys.executable, 'folder': os.getcwd()},\n"
+                       "from workbench.record import record\nrecord({'n': n, 'python': sys.executable, 'folder': os.getcwd(),\n"
+                       "    'run': [os.environ[f'WORKBENCH_{name}'] for name in ('PURPOSE', 'RUN')]},\n"
                        "    cards=[('Leads', '5', 'all')])")
         for name, (cells, _) in ENDINGS.items():
             write_notebook(root, name, *cells)
@@ -104,6 +105,10 @@ def test_a_run_that_ends_well_says_what_it_ran(batch):
 def test_kernels_are_this_python_in_the_project_folder_whatever_python3_is_registered_as(batch):
     told = batch[0]["01_fine"]["results"]
     assert (told["python"], told["folder"]) == (sys.executable, str(batch[2]))
+
+
+def test_a_notebook_knows_that_it_is_a_production_run_and_which(batch):
+    assert batch[0]["01_fine"]["results"]["run"] == ["production", "01_fine"]
 
 
 def test_peak_memory_counts_what_was_freed_again(batch):

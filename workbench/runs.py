@@ -94,7 +94,7 @@ class Run:
     """One notebook with its parameters: refused when made (WorkbenchError), or executed once."""
 
     def __init__(self, path: Path, given: Mapping[str, Any], *, base: dict, folder: Path, environment: dict[str, str], say: Callable[[str], None]):
-        self.path, self.folder, self.environment, self.say = path.resolve(), folder.resolve(), environment, say
+        self.path, self.folder, self.say = path.resolve(), folder.resolve(), say
         self.secrets, self.cell_seconds = checks.secrets_of(environment), max(1, round(settings().cell_minutes * 60))
         self.stopped, self.manager, self.at, self.peak_kb = False, None, 0, 0
         self.notebook = nbformat.read(path, as_version=4)
@@ -104,6 +104,7 @@ class Run:
         instant(told.get("as_of"), settings().time_zone)
         self.record = base | {"name": checks.run_name(path.stem, self.given, defaults), "title": checks.heading(self.notebook), "parameters": told,
                               "as_of": told.get("as_of"), "source": told.get("source")}
+        self.environment = {"WORKBENCH_PURPOSE": "production"} | environment | {"WORKBENCH_RUN": self.record["name"]}
 
     def stop(self) -> None:
         """End the kernel and all that it started; the run then ends as interrupted."""

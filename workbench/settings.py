@@ -12,10 +12,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from workbench.errors import WorkbenchError
 
+VALUE_KEYS = ("cost_per_call", "value_per_conversion", "calls_per_day", "currency")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders, the organization's time zone, how long a notebook's cell may run, and the schedules of workbench.toml."""
+    """Folders, the organization's time zone, how long a notebook's cell may run, and the tables [schedule.NAME] and [value] of workbench.toml.
+
+    value: what calling is worth, each key only where it is given: cost_per_call, value_per_conversion, calls_per_day (numbers), currency (text).
+    """
 
     lake: Path
     runs: Path
@@ -23,6 +28,7 @@ class Settings:
     time_zone: str = "UTC"
     cell_minutes: float = 30
     schedules: dict = field(default_factory=dict)
+    value: dict = field(default_factory=dict)
 
 
 @cache
@@ -46,17 +52,22 @@ def settings() -> Settings:
     values = _toml(str(toml), toml.stat().st_mtime) if toml.exists() else {}
     if environ.get("WORKBENCH_TOML") and not toml.exists():
         raise WorkbenchError(f"There is no {toml}.", fix="WORKBENCH_TOML names it.")
-    organization, runs, schedules = tables = [values.get(name, {}) for name in ("organization", "runs", "schedule")]
+    organization, runs, schedules, value = tables = [values.get(name, {}) for name in ("organization", "runs", "schedule", "value")]
     if not all(isinstance(table, dict) for table in tables):
-        raise WorkbenchError(f"{toml}: organization, runs and schedule are tables.", fix="Write [organization] or [schedule.NAME] on a line of its own, and the settings below it.")
+        raise WorkbenchError(f"{toml}: organization, runs, schedule and value are tables.", fix="Write [organization] or [schedule.NAME] on a line of its own, and the settings below it.")
     zone, minutes = organization.get("time_zone", "UTC"), runs.get("cell_minutes", 30)
     instant("2000-01-01", zone)  # refuses what is no time zone
     if not isinstance(minutes, (int, float)) or not 0 < minutes < 1e6:
         raise WorkbenchError(f"{toml}: cell_minutes cannot be {minutes!r}.", fix="Write a number of minutes.")
+    for key, told in value.items():
+        if key not in VALUE_KEYS:
+            raise WorkbenchError(f"{toml}: [value] has no setting {key!r}.", fix=f"It has: {', '.join(VALUE_KEYS)}.")
+        if not (isinstance(told, str) if key == "currency" else type(told) in (int, float) and 0 <= told < 1e15):
+            raise WorkbenchError(f"{toml}: [value] {key} cannot be {told!r}.", fix="Write a text such as \"EUR\"." if key == "currency" else "Write a number, 0 or more.")
     return Settings(
         lake=Path(environ.get("WORKBENCH_LAKE") or base / "data/lake"),
         runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"), reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
-        time_zone=zone, cell_minutes=minutes, schedules=schedules)
+        time_zone=zone, cell_minutes=minutes, schedules=schedules, value=value)
 
 
 def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> datetime | None:
