@@ -56,7 +56,7 @@ def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, sou
     known = {c for e in (entity, "account", "product", "activity") for c in lake.columns(e)}
     if unknown := sorted(set(allow or []) - known):
         raise WorkbenchError(f"allow names no field: {', '.join(unknown)}.", fix="The table of excluded fields in the report names those that can be let in.")
-    records = _records(lake, entity, as_of, source)
+    records = seen_records(lake, entity, as_of, source)
     dated = bool(len(records)) and records["created_at"].notna().mean() > 0.5
     closings = not records["closed_unknown"].sum() * 2 > (~records["is_open"] & records["gone_at"].isna()).sum()
     notes: list[str] = []
@@ -91,19 +91,19 @@ def _without(records: pd.DataFrame, bad: pd.Series, why: str, notes: list[str]) 
     return records[~bad]
 
 
-def _states(entity: str, as_of: datetime, source: str | None) -> str:
-    """SQL: every version up to as_of: from_at, to_at, state (open, won, lost, gone), told_at (the record's word on when it was decided), decided."""
+def state_sql(entity: str, as_of: datetime, source: str | None, more: str = "null as field") -> str:
+    """SQL: every version up to as_of: from_at, to_at, state (open, won, lost, gone), told_at (the record's word on when it was decided), decided; `more` columns."""
     t = f"TIMESTAMP '{as_of}'"
     return f"""select *, case state when 'open' then null when 'gone' then least(deleted_at, from_at) else least(told_at, from_at) end as decided from (
-        select id, created_at, created_order, deleted_at, origin, valid_from as from_at, coalesce(valid_to, 'infinity') as to_at, {CLOSED[entity]} as told_at,
+        select {more}, id, created_at, created_order, deleted_at, origin, valid_from as from_at, coalesce(valid_to, 'infinity') as to_at, {CLOSED[entity]} as told_at,
         case when {WON[entity]} then 'won' when {LOST[entity]} then 'lost' when deleted_at <= {t} then 'gone' else 'open' end as state
         from {entity}_versions where valid_from <= {t} and {of_source(source)})"""
 
 
-def _records(lake, entity: str, as_of: datetime, source: str | None) -> pd.DataFrame:
+def seen_records(lake, entity: str, as_of: datetime, source: str | None) -> pd.DataFrame:
     """One row a record first seen by `as_of`: id, created_at, created_order, seen_at (its first version, not before created_at), closed_at, won,
     gone_at, is_open, closed_unknown (decided in an export that does not say when)."""
-    return lake.sql(f"""with v as ({_states(entity, as_of, source)})
+    return lake.sql(f"""with v as ({state_sql(entity, as_of, source)})
         select id, created_at, created_order, greatest(created_at, first_at) as seen_at, decided as closed_at, state = 'won' as won, deleted_at as gone_at,
             state = 'open' as is_open, state in ('won', 'lost') and told_at is null and origin = 'import' as closed_unknown
         from v join (select id, min(from_at) as first_at from v group by id) using (id) where to_at > TIMESTAMP '{as_of}' order by id""").df()
@@ -118,7 +118,7 @@ def _has_history(lake, entity: str, as_of: datetime, source: str | None) -> bool
 
 def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) -> pd.DataFrame:
     """id, as_of (origin), order, event for every origin at which the record was open: a week, two weeks ... before `as_of`."""
-    states = lake.sql(f"select id, created_at, from_at, to_at, state, decided from ({_states(entity, as_of, source)})").to_arrow_table()  # noqa: F841
+    states = lake.sql(f"select id, created_at, from_at, to_at, state, decided from ({state_sql(entity, as_of, source)})").to_arrow_table()  # noqa: F841
     t, local = f"TIMESTAMP '{as_of}'", scratch()
     # A sync may see late that a record was closed: it counts as open only until its next closing.
     local.execute(f"""create table spans as select id, epoch_us({t}) - epoch_us(least(to_at, closes, {t})) as young, epoch_us({t}) - epoch_us(greatest(from_at, created_at)) as old
