@@ -1,4 +1,4 @@
-"""What was said, and what came of it: every score that was given out, in an append-only Delta table beside the lake's own.
+"""What was said: every score that was given out, in an append-only Delta table beside the lake's own (what came of it: models/changes.py).
 
 `<lake>/_ledger/scores` holds one row a record, horizon, as_of, model and purpose. It is no part of a publish: it is read at its latest
 state whatever version of the lake is pinned, and a writer's roll-back, compaction and vacuum leave it alone. Appends need no lock; each
@@ -11,7 +11,6 @@ import json
 from datetime import datetime
 from hashlib import sha256
 from os import environ
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -19,16 +18,12 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from workbench.errors import WorkbenchError
-from workbench.rows import arrow_schema, quoted, scratch
-from workbench.schema import CLOSED, DUCKDB_TYPES, LOST, WON
+from workbench.rows import ARROW, quoted, scratch
 
-PURPOSES = ("production", "backtest", "exploration")
+TABLE, PURPOSES = "_ledger/scores", ("production", "backtest", "exploration")
 # p within the horizon (null: ever) with its 80 % interval; total = its log-odds in points = start + points (JSON: the strongest by feature) + others.
-KINDS = {"purpose": "text", "source": "text", "entity": "text", "id": "text", "horizon_days": "int", "as_of": "time", "model": "text", "lake_version": "int",
-         "run": "text", "made_at": "time", "p": "float", "p_low": "float", "p_high": "float", "band": "text", "total": "float", "start": "float",
-         "points": "text", "others": "float"}
-TABLE = "_ledger/scores"
-_SETTINGS: dict[str, str | None] = {"delta.appendOnly": "true", "delta.checkpointInterval": "10"}
+_KINDS = {"time": "as_of made_at", "int": "horizon_days lake_version", "text": "purpose source entity id model run band points", "float": "p p_low p_high total start others"}
+SCHEMA = pa.schema([(name, ARROW[kind]) for kind, names in _KINDS.items() for name in names.split()])
 
 
 def purpose_of_run(lake, *, as_of: datetime, source: str | None = None) -> str | None:
@@ -54,65 +49,42 @@ def write_scores(lake, frame: pd.DataFrame, *, purpose: str, model: str, as_of: 
     if frame["id"].isna().any() or frame["id"].duplicated().any() or not frame["p"].between(0, 1).all():
         raise WorkbenchError("Scores for the ledger need one row a record, each with an id and a p from 0 to 1.", fix="Leave out records without a score.")
     batch = {"purpose": purpose, "source": source, "entity": entity, "horizon_days": horizon_days, "as_of": as_of, "model": model}
-    key = sha256(json.dumps([str(v) for v in batch.values()]).encode()).hexdigest()
-    if frame.empty or (table := _made(lake.path / TABLE)).transaction_version(key) is not None:
-        return 0
-    told = frame.reindex(columns=list(KINDS)).assign(**batch, lake_version=lake_version, run=run, made_at=made_at)
-    rows = pa.Table.from_pandas(told, arrow_schema(KINDS), preserve_index=False)
+    key, path = sha256(json.dumps([str(v) for v in batch.values()]).encode()).hexdigest(), lake.path / TABLE
     try:
-        write_deltalake(table, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=200, app_transactions=[Transaction(key, 1)]))
+        table = DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else DeltaTable.create(
+            path, schema=Schema.from_arrow(SCHEMA), configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"})
+    except DeltaError:
+        table = DeltaTable(path)  # another process made it meanwhile
+    if frame.empty or table.transaction_version(key) is not None:
+        return 0
+    told = frame.reindex(columns=SCHEMA.names).assign(**batch, lake_version=lake_version, run=run, made_at=made_at)
+    try:
+        write_deltalake(table, pa.Table.from_pandas(told, SCHEMA, preserve_index=False), mode="append",
+                        commit_properties=CommitProperties(max_commit_retries=200, app_transactions=[Transaction(key, 1)]))
     except CommitFailedError:
-        if DeltaTable(lake.path / TABLE).transaction_version(key) is None:
+        if DeltaTable(path).transaction_version(key) is None:
             raise
         return 0  # another process wrote the same batch meanwhile
-    return len(rows)
+    return len(told)
 
 
-def _made(path: Path) -> DeltaTable:
-    """The table at its latest version, made where there is none."""
-    try:
-        return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else DeltaTable.create(path, schema=Schema.from_arrow(arrow_schema(KINDS)), configuration=_SETTINGS)
-    except DeltaError:
-        return DeltaTable(path)  # another process made it meanwhile
-
-
-def _rows_sql(lake) -> str:
-    path, empty = lake.path / TABLE, ", ".join(f"null::{DUCKDB_TYPES[kind]} as {c}" for c, kind in KINDS.items())
+def _said(lake, query: str) -> pd.DataFrame:
+    """The rows of `query` over view said: the table at its latest version, no row where nothing was written yet."""
+    connection, path = scratch(), lake.path / TABLE
     files = DeltaTable(path).file_uris() if DeltaTable.is_deltatable(str(path)) else []
-    return f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)" if files else f"(select {empty} where false)"
+    connection.register("said", connection.read_parquet(files, union_by_name=True) if files else SCHEMA.empty_table())
+    return connection.sql(query).df()
 
 
 def scores(lake, *, purpose: str = "production", source: str | None = None, before: datetime | None = None) -> pd.DataFrame:
-    """Every score of a purpose, of `source` (None: any) and of an as_of before `before`; columns as in KINDS, ordered by as_of, made_at, model, id."""
+    """Every score of a purpose, of `source` (None: any) and of an as_of before `before`; columns as in SCHEMA, ordered by as_of, made_at, model, id."""
     only = f"purpose = {quoted(purpose)}" + (f" and source = {quoted(source)}" if source else "") + (f" and as_of < TIMESTAMP '{before}'" if before else "")
-    return scratch().sql(f"select * from {_rows_sql(lake)} where {only} order by as_of, made_at, model, id").df()
+    return _said(lake, f"from said where {only} order by as_of, made_at, model, id")
 
 
 def latest_run(lake, *, before: datetime, source: str | None, purpose: str = "production", entity: str = "lead", horizon_days: int | None = 90) -> pd.DataFrame:
     """The rows of the last batch whose as_of lies before `before`, of exactly this source (None: all sources together), entity and horizon."""
-    horizon = "null" if horizon_days is None else horizon_days
-    only = f"""purpose = {quoted(purpose)} and source is not distinct from {quoted(source) if source else "null"} and entity = {quoted(entity)}
-        and horizon_days is not distinct from {horizon} and as_of < TIMESTAMP '{before}'"""
-    return scratch().sql(f"""with b as (select * from {_rows_sql(lake)} where {only}) select * from b where (as_of, made_at, model) =
-        (select (as_of, made_at, model) from b order by as_of desc, made_at desc, model limit 1) order by id""").df()
-
-
-def outcomes(lake, said: pd.DataFrame, *, as_of: datetime) -> pd.DataFrame:
-    """`said` (rows of `scores`; id, entity, as_of and horizon_days suffice) with what the lake tells of each record at `as_of`.
-
-    state: open, won, lost, gone (deleted or merged), null = unknown to the lake; decided_at; event: won in (said as_of, + horizon], null until
-    the horizon has passed (where it is `ever`: until decided). Rows with an event are what AUC, Brier score and ECE are reckoned on.
-    """
-    t, connection = f"TIMESTAMP '{as_of}'", scratch()
-    told = [f"""select '{e}' as entity, id, coalesce(valid_to, 'infinity') > {t} as is_last,
-        case when {WON[e]} then 'won' when {LOST[e]} then 'lost' when deleted_at <= {t} then 'gone' else 'open' end as state,
-        case state when 'open' then null when 'gone' then least(deleted_at, valid_from) else least({CLOSED[e]}, valid_from) end as decided_at
-        from {e}_versions where valid_from <= {t}""" for e in WON]
-    connection.register("states", lake.sql(" union all ".join(told)).to_arrow_table())
-    connection.register("said", said.reset_index(drop=True).reset_index(names="said_row")[["said_row", "id", "entity", "as_of", "horizon_days"]])
-    found = connection.sql(f"""with wins as (select s.said_row, min(w.decided_at) as won_at from said s join states w on w.id = s.id and w.entity = s.entity
-            and w.state = 'won' and w.decided_at > s.as_of group by 1)
-        select n.state, n.decided_at, case when n.id is null then null when s.horizon_days is null then case n.state when 'open' then null else won_at is not null end
-            when s.as_of + to_days(s.horizon_days::int) <= {t} then coalesce(won_at <= s.as_of + to_days(s.horizon_days::int), false) end as event
-        from said s left join wins using (said_row) left join states n on n.id = s.id and n.entity = s.entity and n.is_last order by s.said_row""").df()
-    return said.reset_index(drop=True).assign(state=found["state"], decided_at=found["decided_at"], event=found["event"].astype("boolean"))
+    same = f"purpose = {quoted(purpose)} and entity = {quoted(entity)} and as_of < TIMESTAMP '{before}' and source " + (f"= {quoted(source)}" if source else "is null")
+    same += " and horizon_days " + ("is null" if horizon_days is None else f"= {horizon_days}")
+    return _said(lake, f"with mine as (from said where {same}) from mine where (as_of, made_at, model) = "
+                 "(select (as_of, made_at, model) from mine order by as_of desc, made_at desc, model limit 1) order by id")
