@@ -1,53 +1,324 @@
-"""Which fields know too much: what a single field alone tells of the outcome, and a verdict on each."""
+"""The leak court: which fields know of the outcome what nobody knew when a record was scored.
+
+Every candidate field is heard on when its versions were written, on what its values tell of won against lost, and on whether open
+records of the same age hold the like. A number counts only when it clears its bar by SURE standard errors, since a court looks at
+some hundreds of numbers. Standard fields whose history is known (a stage, a status) may be changed by the close: only what stood
+before it reaches a score.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from scipy.stats import f as f_distribution
+from scipy.stats import rankdata
 
+from workbench import schema
+from workbench.features.snapshots import Snapshots, seen_records, state_sql
 from workbench.models.rungs import as_numbers, as_text, kinds
+from workbench.rows import quoted, scratch
 
-PURE, MIN_ROWS = 0.98, 30
+PURE, MIN_ROWS, MIN_OUTCOMES, SURE = 0.98, 30, 30, 3.5
+MOST_RECORDS = 50_000  # a larger source is judged on as many, drawn at random
+NUMBERS = ("n_filled", "auc", "auc_low", "auc_high", "pure_share", "late_share", "n_late", "mass_share", "fill_gap", "open_auc", "blank_auc", "blank_beyond",
+           "fill_drop", "auc_drop", "growth", "tied")
+ORDER = {"leak": 0, "suspect": 1, "fine": 2}
 
 
-def field_evidence(values: pd.Series, event: np.ndarray) -> dict:
-    """What one field tells of the event, in one row a record, in no order: n filled, auc (0.5 .. 1, each value's rate learned on other rows), pure_share.
+@dataclass
+class Hearing:
+    """What is said of one field: numbers by name, accusations as (2 leak or 1 suspect, clause), and what speaks for it."""
 
-    pure_share = share of rows whose value, seen in 30 rows or more, had the same outcome in 98 % of them (for "no" only where
-    the base rate is .1 or more, or else any rare event would look pure).
+    numbers: dict = field(default_factory=dict)
+    against: list[tuple[int, str]] = field(default_factory=list)
+    defence: list[str] = field(default_factory=list)
+
+    def accuse(self, value: float, bars: tuple[float, float], clause: str) -> None:
+        """Note `clause` where `value` clears the bar of a suspect, or of a leak."""
+        if value > bars[0]:
+            self.against.append((1 + (value > bars[1]), clause))
+
+    @property
+    def verdict(self) -> str:
+        return ("fine", "suspect", "leak")[max((weight for weight, _ in self.against), default=0)]
+
+
+def auc_within(score: np.ndarray, event: np.ndarray, strata: np.ndarray | None = None) -> tuple[float, float]:
+    """Chance that a record with the event scores above one of the same stratum without, ties half, and its standard error (Hanley and McNeil).
+
+    >>> auc_within(np.array([1, 2, 2, 3]), np.array([0, 0, 1, 1]))[0]
+    0.875
     """
-    y, base = event.astype(float), event.mean()
-    coded = _levels(values)
-    fold = np.arange(len(y)) % 2
-    rate = np.empty(len(y))
-    for side in (0, 1):
-        learned = pd.DataFrame({"v": coded[fold != side], "y": y[fold != side]}).groupby("v")["y"].agg(["sum", "count"])
-        smooth = (learned["sum"] + 5 * base) / (learned["count"] + 5)
-        rate[fold == side] = pd.Series(coded[fold == side]).map(smooth).astype("float64").fillna(base)
-    count = pd.DataFrame({"v": coded, "y": y}).groupby("v")["y"].agg(["mean", "count"])
-    pure = count[(count["count"] >= MIN_ROWS) & ((count["mean"] >= PURE) & (base <= 0.9) | (count["mean"] <= 1 - PURE) & (base >= 0.1))]
-    auc = float(roc_auc_score(y, rate)) if 0 < base < 1 else 0.5
-    return {"n_filled": int(values.notna().sum()), "auc": max(auc, 0.5), "pure_share": float(pure["count"].sum() / max(len(y), 1))}
+    _, level = np.unique(score, return_inverse=True)
+    width, place = level.max(initial=0) + 1, level if strata is None else strata * (level.max(initial=0) + 1) + level
+    size = width * (1 if strata is None else int(strata.max(initial=0)) + 1)
+    yes, all_ = (np.bincount(place, w, size).reshape(-1, width) for w in (event.astype(float), np.ones(len(event))))
+    no = all_ - yes
+    n1, n0 = yes.sum(1), no.sum(1)
+    pairs = n1 * n0
+    if not pairs.any():
+        return 0.5, np.inf
+    a = (yes * (np.cumsum(no, 1) - no / 2)).sum(1) / np.maximum(pairs, 1)
+    spread = (a * (1 - a) + (n1 - 1) * (a / (2 - a) - a * a) + (n0 - 1) * (2 * a * a / (1 + a) - a * a)) * pairs
+    return float((a * pairs).sum() / pairs.sum()), float(np.sqrt(np.maximum(spread[pairs > 0], 1e-9).sum()) / pairs.sum())
 
 
-def _levels(values: pd.Series) -> np.ndarray:
+def levels(values: pd.Series) -> np.ndarray:
+    """A whole number for each value: levels of texts and of numbers with few values, twentieths of the others; blank is a level."""
     frame = values.to_frame("v")
     numbers = as_numbers(frame, ["v"])["v"] if kinds(frame)[0] and values.notna().any() else values
     if numbers is not values and numbers.nunique() > 20:
         numbers = pd.Series(np.searchsorted(np.nanquantile(numbers, np.linspace(0.05, 0.95, 19)), numbers)).where(numbers.notna().to_numpy())
-    return as_text(numbers).to_numpy()
+    return pd.factorize(as_text(numbers).to_numpy())[0]
+
+
+def learned_rates(level: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """The rate of the event at each row's level as the other half of the rows shows it, drawn to the base rate by five rows."""
+    fold, base, k, out = np.arange(len(level)) % 2, event.mean(), level.max(initial=0) + 1, np.empty(len(level))
+    for side in (0, 1):
+        part = fold != side
+        rate = (np.bincount(level[part], event[part], k) + 5 * base) / (np.bincount(level[part], minlength=k) + 5)
+        out[~part] = rate[level[~part]]
+    return out
+
+
+def _tenths(x: np.ndarray, k: int = 10) -> np.ndarray:
+    return (rankdata(x, method="ordinal") - 1).astype(int) * k // max(len(x), 1)
+
+
+def _alone(h: Hearing, level: np.ndarray, values: pd.Series, won: np.ndarray, as_of: bool) -> None:
+    """Too good alone: AUC of the field's cross-fitted rates; share of records in values that had one outcome only."""
+    base, (auc, se) = won.mean(), auc_within(learned_rates(level, won), won)
+    n, yes = np.bincount(level), np.bincount(level, won)
+    pure = (n >= MIN_ROWS) & ((yes >= PURE * n) & (base <= 0.9) | (yes <= (1 - PURE) * n) & (base >= 0.1))
+    share = float(n[pure].sum() / len(level))
+    h.numbers |= {"n_filled": int(values.notna().sum()), "auc": max(auc, 0.5), "auc_low": auc - 1.96 * se, "auc_high": auc + 1.96 * se, "pure_share": share}
+    h.accuse(auc - SURE * se, (0.95, 0.98) if as_of else (0.85, 0.95), f"alone it tells won from lost with an AUC of {auc:.2f} ({auc - 1.96 * se:.2f}–{auc + 1.96 * se:.2f})")
+    h.accuse(share, (0.1, 0.2), f"{share:.0%} of the records hold values that had one outcome only")
+
+
+def _written(h: Hearing, told: pd.DataFrame) -> None:
+    """Written after the outcome: of the closed records whose value changed after creation, the share in which it changed with the close or later."""
+    for row in told.itertuples():
+        if row.touched >= 20:
+            p, n = row.late / row.touched, row.touched
+            low = p - SURE * np.sqrt(max(p * (1 - p), 1 / n) / n)
+            if p >= h.numbers.get("late_share", 0):
+                h.numbers |= {"late_share": p, "n_late": int(row.late), "mass_share": row.mass / max(row.late, 1)}
+            batch = f", {row.mass / max(row.late, 1):.0%} of them together with 20 others or more at one instant" if row.mass > row.late / 5 else ""
+            h.accuse(low, (0.2, 0.5), f"in {p:.0%} of the {n:,} {'won' if row.won else 'lost'} records whose value changed, it changed with the close or later{batch}")
+    if h.numbers.get("late_share", 1) <= 0.2:
+        h.defence.append(f"its versions tell when it was written: {1 - h.numbers['late_share']:.0%} of its changes came before the close")
+
+
+def _open_records(h: Hearing, values: pd.Series, level: np.ndarray, closed: np.ndarray, age: np.ndarray) -> None:
+    """Closed against open records created at the same time: are they filled more often, do they hold other values?"""
+    known = closed >= 0
+    if min((closed == 1).sum(), (closed == 0).sum()) < MIN_ROWS:
+        return
+    level, event, strata, full = level[known], closed[known], age[known], values.notna().to_numpy()[known]
+    a, se = auc_within(full.astype(float), event, strata)
+    h.numbers["fill_gap"] = 2 * a - 1  # of a yes and no, 2 AUC - 1 is the difference of the two shares
+    shares = f"{full[event == 1].mean():.0%} of closed and {full[event == 0].mean():.0%} of open records"
+    h.accuse(2 * (a - SURE * se) - 1, (0.15, 0.4), f"it is filled more often once a record is closed: in {shares} (difference at the same age {2 * a - 1:+.0%})")
+    a, se = auc_within(learned_rates(level, event)[full], event[full], strata[full])
+    h.numbers["open_auc"] = a
+    if h.numbers["auc_low"] > 0.53:
+        h.accuse(a - SURE * se, (0.6, 0.75), f"its values tell closed records from open ones of the same age (AUC {a:.2f})")
+
+
+def _over_time(h: Hearing, values: pd.Series, level: np.ndarray, won: np.ndarray, order: np.ndarray, closing: np.ndarray) -> None:
+    """Collapses out of time: filled up to a moment and not after it, or telling for older records only; and grows with the time since the close."""
+    full, s = values.notna().to_numpy(), learned_rates(level, won)
+    if np.isfinite(order).all():
+        tenth = _tenths(order)
+        fill = np.bincount(tenth, full) / np.bincount(tenth)
+        drop = float((fill[:-1] - fill[1:]).max())
+        h.numbers["fill_drop"] = drop
+        a, se = auc_within(s[full], won[full]) if full.sum() > 2 * MIN_ROWS else (0.5, np.inf)
+        if a - SURE * se > 0.53:
+            h.accuse(drop - SURE * np.sqrt(0.5 / max(len(full) / 10, 1)), (0.3, 2.0), f"its filling stops at a moment (from {fill[np.argmax(fill[:-1] - fill[1:])]:.0%} to "
+                     f"{fill[np.argmax(fill[:-1] - fill[1:]) + 1]:.0%} between neighbouring tenths of the records), and it does tell of the outcome (AUC {a:.2f} where filled)")
+        half = tenth >= 5
+        (early, e), (late, l_) = auc_within(s[~half], won[~half]), auc_within(s[half], won[half])
+        h.numbers["auc_drop"] = early - late
+        h.accuse(early - late - SURE * np.hypot(e, l_), (0.08, 0.2), f"it tells of older records (AUC {early:.2f}), not so of newer ones ({late:.2f})")
+    x = as_numbers(values.to_frame("v"), ["v"])["v"].to_numpy() if kinds(values.to_frame("v"))[0] and values.notna().any() else None
+    if x is not None and np.isfinite(closing).mean() > 0.5:
+        rho, error = [], []
+        for side in (won, ~won):
+            part = side & np.isfinite(closing) & np.isfinite(x)
+            r = np.corrcoef(rankdata(x[part]), rankdata(-closing[part]))[0, 1] if part.sum() > MIN_ROWS and len(np.unique(x[part])) > 1 else 0.0
+            rho, error = rho + [r], error + [1 / np.sqrt(max(part.sum(), 2) - 1)]
+        h.numbers["growth"] = rho[0] - rho[1]
+        h.accuse(abs(rho[0] - rho[1]) - SURE * np.hypot(*error), (0.1, 0.4), f"it goes on changing after the close: its rank correlation with the time since is {rho[0]:.2f} among won and {rho[1]:.2f} among lost")
+
+
+def _design(values: pd.Series, level: np.ndarray, won: np.ndarray) -> np.ndarray:
+    """Columns that stand for a field beside the others: the log-odds of its learned rate, blank or not, its rank if a number."""
+    p, blank = learned_rates(level, won), values.isna().to_numpy(float)
+    columns = [np.log(p / (1 - p)), *([blank] if 0 < blank.mean() < 1 else [])]
+    if kinds(values.to_frame("v"))[0] and 0 <= blank.mean() < 1:
+        x = as_numbers(values.to_frame("v"), ["v"])["v"]
+        columns.append(x.rank(pct=True).fillna(0.5).to_numpy())
+    return np.column_stack(columns)
+
+
+def _beside_others(heard: dict[str, Hearing], frame: pd.DataFrame, still: list[str], won: np.ndarray, blocks: dict[str, list[str]]) -> None:
+    """What a field knows beyond the others: is it filled for those who will win, and does nothing but the outcome tie it to other fields?
+
+    The others = fields not accused, nor blank in the same records; beside a field that is filled unevenly, only those filled evenly.
+    """
+    parts = {c: _design(frame[c], levels(frame[c]), won) for c in frame}
+    inside = dict(zip(frame, np.split(np.arange(sum(p.shape[1] for p in parts.values())), np.cumsum([p.shape[1] for p in parts.values()])[:-1]), strict=True))
+    X, n = np.column_stack(list(parts.values())), len(frame)
+    V, W = X - X.mean(0), X - np.where(won[:, None], X[won].mean(0), X[~won].mean(0))  # around the mean of all, of those with the same outcome
+    gram, within, to_won = V.T @ V, W.T @ W, V.T @ (won - won.mean())
+    blank = {c: frame[c].isna().to_numpy(float) for c in frame}
+    alone = {c: auc_within(b, won) if 0.01 < b.mean() < 0.99 else (0.5, 0.0) for c, b in blank.items()}
+    even = [c for c, (a, se) in alone.items() if abs(a - 0.5) < 0.03 + se and not c.endswith("_not_chosen")]  # a placeholder's trace is part of how a field is filled
+    fine = [c for c in frame if heard[c].verdict == "fine"]
+    for c in still:
+        h, me = heard[c], inside[c][0]
+        others = [k for k in fine if k != c and k not in blocks[c]]
+        if abs(alone[c][0] - 0.5) >= 0.03 + alone[c][1]:
+            z = _foretold(V, gram, to_won, [i for k in others if k in even for i in inside[k]])
+            a, se = auc_within(blank[c], won, _tenths(z, 20))
+            h.numbers |= {"blank_auc": 0.5 + abs(alone[c][0] - 0.5), "blank_beyond": 0.5 + abs(a - 0.5)}
+            h.accuse(abs(a - 0.5) - SURE * se, (0.05, 0.2), f"whether it is filled tells the outcome beyond what is known otherwise: {1 - blank[c][won].mean():.0%} of won and "
+                     f"{1 - blank[c][~won].mean():.0%} of lost records hold a value (AUC {0.5 + abs(a - 0.5):.2f} among records that look alike)")
+        j = [i for k in others for i in inside[k]]
+        free, total = n - len(j) - 2, within[me, me]
+        if h.numbers["auc"] - SURE * (h.numbers["auc_high"] - h.numbers["auc"]) / 1.96 < 0.65 or not j or free < 1 or total < 1e-9:
+            continue
+        r2 = float(within[me, j] @ np.linalg.solve(within[np.ix_(j, j)] + 1e-6 * n * np.eye(len(j)), within[j, me]) / total)
+        h.numbers["tied"] = float(f_distribution.sf(r2 / len(j) / max(1 - r2, 1e-9) * free, len(j), free))
+        z = _foretold(V, gram, to_won, j)
+        seen = z.std() > 0 < X[:, me].std() and abs(np.corrcoef(X[:, me], won)[0, 1] * np.corrcoef(z, won)[0, 1]) * np.sqrt(n) > 5
+        if h.numbers["tied"] > 0.01 and seen:
+            h.accuse(1.0, (0.5, 2.0), f"it tells the outcome (AUC {h.numbers['auc']:.2f}) and yet nothing but the outcome ties it to the other fields, as if it were written from it")
+        elif h.numbers["tied"] < 1e-4:
+            h.defence.append("it is tied to other fields also among records of one outcome, as a cause would be")
+
+
+def _foretold(V: np.ndarray, gram: np.ndarray, to_won: np.ndarray, j: list[int]) -> np.ndarray:
+    """The outcome as columns `j` foretell it by least squares."""
+    return V[:, j] @ np.linalg.solve(gram[np.ix_(j, j)] + 1e-6 * len(V) * np.eye(len(j)), to_won[j]) if j else np.zeros(len(V))
+
+
+def _blocks(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """For each field those that are blank in the same records, give or take one in fifty (and in 5 % to 99 % of all)."""
+    blank = {c: frame[c].isna().to_numpy() for c in frame}
+    some = {c: b for c, b in blank.items() if 0.05 < b.mean() < 0.99}
+    return {c: [k for k in some if k != c and c in some and (some[c] ^ some[k]).sum() <= 0.02 * (some[c] | some[k]).sum()] for c in frame}
+
+
+def _changes(lake, entity: str, columns: list[str], ids: pd.DataFrame, as_of) -> pd.DataFrame:
+    """One row a field and outcome: touched = closed records whose value changed after creation, late = of them with a change in a version that is
+    closed already, mass = of the late ones with it at an instant that 20 others share; moved = share of its filled closed records that changed."""
+    columns_out = ["field", "won", "touched", "late", "mass", "filled"]
+    if not columns:
+        return pd.DataFrame(columns=columns_out)
+    start = lake.fields().query("entity == @entity and history_from.notna()").groupby("field")["history_from"].max().to_dict()
+    rows = lake.sql(f"select * from ({state_sql(entity, as_of, None, ', '.join(columns))})").to_arrow_table()  # noqa: F841
+    local, parts = scratch(), []
+    local.register("ids", ids)
+    local.execute("create table v as select r.*, i.won, row_number() over w as nr, lag(from_at) over w as before_at, r.state <> 'open' as shut from rows r join ids i using (id) window w as (partition by id order by from_at)")
+    for c in columns:
+        tracked = f"and before_at >= TIMESTAMP '{start[c]}'" if c in start else ""
+        differs = f"{c} is distinct from lag({c}) over (partition by id order by from_at)"
+        parts.append(f"""select {quoted(c)} as field, won, count(distinct id) filter (changed) as touched, count(distinct id) filter (changed and shut) as late,
+            count(distinct id) filter (changed and shut and many > 20) as mass, count(distinct id) filter ({c} is not null) as filled
+            from (select *, case when changed and shut then count(*) filter (changed and shut) over (partition by from_at) else 0 end as many
+                from (select id, won, {c}, from_at, shut, nr > 1 and origin <> 'import' {tracked} and {differs} as changed from v)) group by won""")
+    return local.sql(" union all ".join(parts)).df()
+
+
+def leak_court(lake, spine: Snapshots, *, seed: int = 7) -> pd.DataFrame:
+    """One row a candidate field (features, and fields kept out): field, verdict (leak, suspect, fine), why, used, reason (it was kept out for), NUMBERS.
+
+    leak and suspect are to leave the features until somebody lets them in by name. Sorted by verdict, then by AUC.
+    """
+    entity, rng = spine.entity, np.random.default_rng(seed)
+    reasons = spine.excluded.set_index("field")["reason"]
+    fields = schema.entity(entity).fields
+    stored = [c for c in lake.columns(entity) if c not in ("id", "created_at", "created_order") and not (c in fields and fields[c].outcome)]
+    left = [c for c in reasons.index if c in stored and c not in spine.features]
+    records = seen_records(lake, entity, spine.as_of, spine.source)
+    records = records[records["won"] | records["is_open"] | records["gone_at"].isna()]
+    records = records.iloc[np.sort(rng.permutation(len(records))[:MOST_RECORDS])].set_index("id")
+    seen = spine.frame.iloc[rng.permutation(len(spine.frame))].drop_duplicates("group").set_index("id")
+    closed = records.index[~records["is_open"].astype(bool) & records.index.isin(seen.index)]
+    won = records.loc[closed, "won"].to_numpy(bool)
+    names = [*spine.features, *left]
+    heard = {c: Hearing() for c in names}
+    if min(won.sum(), (~won).sum()) >= MIN_OUTCOMES:
+        _hear(lake, spine, heard, [c for c in names if c in stored], records, seen, closed, won)
+    else:
+        for h in heard.values():
+            h.defence.append(f"nothing can be said: only {won.sum():,} won and {(~won).sum():,} lost records are known")
+    rows = [{"field": c, "verdict": h.verdict, "why": _why(h), "used": c in spine.features, "reason": reasons.get(c, "") if c in left else "", **h.numbers} for c, h in heard.items()]
+    table = pd.DataFrame(rows, columns=["field", "verdict", "why", "used", "reason", *NUMBERS])
+    return table.sort_values(["verdict", "auc"], key=lambda s: s.map(ORDER) if s.name == "verdict" else -s, ignore_index=True)
+
+
+def _hear(lake, spine: Snapshots, heard: dict[str, Hearing], stored: list[str], records: pd.DataFrame, seen: pd.DataFrame, closed: pd.Index, won: np.ndarray) -> None:
+    now = lake.read(spine.entity, spine.as_of, columns=["id", *stored]).set_index("id").reindex(records.index)
+    ids = pd.DataFrame({"id": closed, "won": won})
+    changes = _changes(lake, spine.entity, stored, ids, spine.as_of)
+    moved = changes.groupby("field")[["touched", "filled"]].sum()
+    moving = set(moved.index[moved["touched"] > 0.1 * moved["filled"].clip(lower=1)])
+    own = set(schema.entity(spine.entity).fields)
+    still = [c for c in heard if (c in stored or spine.score_at == "creation") and c not in moving]
+    frame = pd.DataFrame({c: now.loc[closed, c] if c in stored and c not in moving or c not in spine.features else seen.loc[closed, c] for c in heard})
+    order = records["created_at"].astype("int64").where(records["created_at"].notna()) if records["created_at"].notna().mean() > 0.5 else records["created_order"].astype("float64")
+    order, place = order.astype("float64"), records.index.get_indexer(closed)
+    closing = records["closed_at"].astype("int64").where(records["closed_at"].notna()).astype("float64").to_numpy()[place]
+    is_closed = np.where(order.notna(), np.where(records["is_open"].astype(bool), 0, 1), -1)
+    age = _tenths(order.fillna(0).to_numpy(), 20)
+    for c, h in heard.items():
+        level = levels(frame[c])
+        _alone(h, level, frame[c], won, as_of=c not in still)
+        if c in moving and c not in own:
+            _written(h, changes[changes["field"] == c])
+        if c in still:
+            if c in stored:
+                _open_records(h, now[c], levels(now[c]), is_closed, age)
+            _over_time(h, frame[c], level, won, order.to_numpy()[place], closing)
+            if c.removeprefix("x_").startswith(("last_", "latest_")) and h.numbers["auc_low"] > 0.55:
+                h.against.append((1, "by its name it is the latest state, and nothing here tells what it was when the record was scored"))
+        elif c not in stored or c in own:
+            h.defence.append("it was read as it stood when the record was scored")
+    blocks = _blocks(frame)
+    _beside_others(heard, frame, still, won, blocks)
+    for c, mates in blocks.items():
+        guilty = [k for k in mates if heard[k].verdict != "fine" and k not in heard[c].numbers]
+        if heard[c].verdict == "fine" and guilty and c in still:
+            heard[c].against.append((1, f"it is filled together with {guilty[0]}, in the same records, and that is accused"))
+
+
+def _why(h: Hearing) -> str:
+    """The court's sentence: what speaks against the field, what for it."""
+    strongest = [clause for _, clause in sorted(h.against, key=lambda a: -a[0])]
+    if not h.numbers:
+        return "; ".join(h.defence).capitalize() + "."
+    for_it = h.defence or [f"alone it reaches an AUC of {h.numbers['auc']:.2f} only"]
+    text = "; ".join(strongest) + (f". For it: {'; '.join(for_it)}" if h.defence and strongest else "") if strongest else "; ".join(for_it)
+    return text[0].upper() + text[1:] + "."
+
+
+def field_evidence(values: pd.Series, event: np.ndarray) -> dict:
+    """What the values of one field alone tell of the event, in one row a record: n_filled, auc, auc_low, auc_high, pure_share, verdict."""
+    h, event = Hearing(), np.asarray(event, dtype=bool)
+    if not len(event):
+        return {"n_filled": 0, "auc": 0.5, "auc_low": 0.5, "auc_high": 0.5, "pure_share": 0.0, "verdict": "fine"}
+    _alone(h, levels(values), values, event, as_of=False)
+    return {**h.numbers, "verdict": h.verdict}
 
 
 def field_verdicts(frame: pd.DataFrame, fields: list[str], event: np.ndarray) -> pd.DataFrame:
-    """One row a field: field, n_filled, auc, pure_share, verdict (leak, suspect or fine).
-
-    leak: alone an auc above .95, or a fifth of the rows in pure values. suspect: above .85, or a tenth.
-    """
-    rows = []
-    for name in fields:
-        found = field_evidence(frame[name], event)
-        leak = found["auc"] > 0.95 or found["pure_share"] >= 0.2
-        suspect = found["auc"] > 0.85 or found["pure_share"] >= 0.1
-        rows.append({"field": name, **found, "verdict": "leak" if leak else "suspect" if suspect else "fine"})
+    """The values-only part of the court, for a frame at hand: one row a field with `field_evidence`, the strongest first."""
+    rows = [{"field": name, **field_evidence(frame[name], event)} for name in fields]
     return pd.DataFrame(rows, columns=["field", "n_filled", "auc", "pure_share", "verdict"]).sort_values("auc", ascending=False, ignore_index=True)
