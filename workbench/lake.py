@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -19,18 +19,7 @@ import pyarrow as pa
 
 from workbench import schema
 from workbench.errors import WorkbenchError
-from workbench.rows import (
-    arrow_schema,
-    checked_rows,
-    duck_type,
-    entity_kinds,
-    named_columns,
-    of_source,
-    quoted,
-    rows_of,
-    scratch,
-    x_type,
-)
+from workbench.rows import OWN, canonical, checked_rows, duck_type, named_columns, of_source, quoted, rows_of, scratch, x_type
 from workbench.settings import settings
 from workbench.store import Store
 
@@ -57,7 +46,6 @@ class Lake:
 
     def __init__(self, store: Store):
         self.store, self.path = store, store.path
-        self._writing = False
         self._connections: dict[datetime | None, tuple[dict[str, int], duckdb.DuckDBPyConnection]] = {}
 
     @property
@@ -68,20 +56,14 @@ class Lake:
     def relation_sql(self, table: str) -> str:
         """SQL that reads every row of a Delta table as published, or no row at all where it is absent."""
         types, files = self.column_types(table), self.store.files(table)
-        canonical = entity_kinds(table)
-        empty = [f"null::{kind} as {c}" for c, kind in types.items() if not files or c not in canonical]
-        if not files:
-            return f"(select {', '.join(empty)} where false)"
-        rows = f"select * from read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
-        if empty:  # a column that no file holds yet
-            rows = f"select {', '.join(empty)} where false union all by name {rows}"
-        return f"(select {', '.join(types)} from ({rows}))"
+        nothing = f"select {', '.join(f'null::{kind} as {c}' for c, kind in types.items())} where false"  # names what no file holds yet
+        stored = f" union all by name select * from read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)" if files else ""
+        return f"({nothing}{stored})"
 
     def column_types(self, table: str) -> dict[str, str]:
         """Column -> DuckDB type of a table: version columns, canonical fields, then x_ fields."""
-        if table in self.store.heads:
-            return {f.name: duck_type(f.type) for f in pa.schema(self.store.open(table).schema().to_arrow())}
-        return {c: schema.DUCKDB_TYPES[kind] for c, kind in entity_kinds(table).items()}
+        stored = self.store.schema(table) if table in self.store.heads else canonical(table)
+        return {field.name: duck_type(field.type) for field in stored}
 
     def columns(self, entity: str) -> list[str]:
         """The columns of an entity's table, in the order of `column_types`."""
@@ -91,35 +73,37 @@ class Lake:
         """Table `field`: one row a source, entity and field that differs from the schema's defaults."""
         return duckdb.default_connection().sql(f"select * from {self.relation_sql('field')} order by source, entity, field").df()
 
-    def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame | None = None) -> str:
-        """Select list in which a field is null where it was not known yet at SQL expression `instant`."""
-        fields = self.fields() if fields is None else fields
-        rows = fields[(fields["entity"] == entity) & (fields["history_from"].notna() | (fields["known_at"] == "current_only"))]
+    def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame) -> str:
+        """Select list in which a field is null where `fields` (table `field`) say that it was not known yet at SQL expression `instant`."""
         masks: dict[str, list[str]] = {}
-        for row in rows.to_dict("records"):
-            unknown = f"{instant} < " + ("recorded_at" if row["known_at"] == "current_only" else f"TIMESTAMP '{row['history_from']}'")
-            masks.setdefault(row["field"], []).append(f"when {of_source(row['source'])} and {unknown} then null")
+        late = fields["history_from"].notna() | (fields["known_at"] == "current_only")
+        for row in fields[late & (fields["entity"] == entity)].itertuples():
+            since = "recorded_at" if row.known_at == "current_only" else f"TIMESTAMP '{row.history_from}'"
+            masks.setdefault(row.field, []).append(f"when {of_source(row.source)} and {instant} < {since} then null")
         return ", ".join(f"case {' '.join(masks[c])} else {c} end as {c}" if c in masks else c for c in self.columns(entity))
 
     def connection(self, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection with a view an entity (current, or as of an instant), `<entity>_versions`, `field`, `finding`."""
+        """A DuckDB connection with a view an entity (current, or as of an instant), `<entity>_versions`, `field`, `finding`.
+
+        View `version` tells of every version of every entity: source, entity, id, valid_from, valid_to, recorded_at, origin, deleted_at.
+        """
         known = self._connections.get(as_of)
         if known and known[0] == self.store.heads:
             return known[1]
-        connection = scratch()
-        fields = self.fields()
+        connection, fields, t = scratch(), self.fields(), f"TIMESTAMP '{as_of}'"
         for entity in schema.ENTITIES:
-            versions = self.relation_sql(entity)
-            connection.execute(f"create view {entity}_versions as select * from {versions}")
             if as_of is None:
                 columns, when = "*", "valid_to is null and deleted_at is null"
             else:
-                t = f"TIMESTAMP '{as_of.isoformat(sep=' ')}'"
                 columns = self.masked_columns(entity, t, fields)
                 when = f"valid_from <= {t} and (valid_to is null or {t} < valid_to) and (deleted_at is null or deleted_at > {t})"
+            connection.execute(f"create view {entity}_versions as select * from {self.relation_sql(entity)}")
             connection.execute(f"create view {entity} as select {columns} from {entity}_versions where {when}")
-        connection.execute(f"create view field as select * from {self.relation_sql('field')}")
-        connection.execute(f"create view finding as select * from {self.relation_sql('finding')}")
+        for own in OWN:
+            connection.execute(f"create view {own} as select * from {self.relation_sql(own)}")
+        common = "id, valid_from, valid_to, recorded_at, origin, deleted_at"
+        parts = [f"select split_part(id, ':', 1) as source, '{e}' as entity, {common} from {e}_versions" for e in schema.ENTITIES]
+        connection.execute(f"create view version as {' union all '.join(parts)}")
         self._connections[as_of] = (dict(self.store.heads), connection)
         return connection
 
@@ -169,29 +153,18 @@ class Lake:
 
     def sources(self) -> pd.DataFrame:
         """One row a source and entity: n_records, first_valid_from, last_valid_from, last_recorded_at."""
-        parts = [f"select split_part(id, ':', 1) as source, '{e}' as entity, count(distinct id) as n_records, min(valid_from) as "
-                 f"first_valid_from, max(valid_from) as last_valid_from, max(recorded_at) as last_recorded_at from {e}_versions group by 1" for e in self.entities()]
-        if not parts:
-            return pd.DataFrame(columns=["source", "entity", "n_records", "first_valid_from", "last_valid_from", "last_recorded_at"])
-        return self.sql(" union all ".join(parts) + " order by source, entity").df()
+        return self.sql("""select source, entity, count(distinct id) as n_records, min(valid_from) as first_valid_from, max(valid_from)
+            as last_valid_from, max(recorded_at) as last_recorded_at from version group by all order by source, entity""").df()
 
     def latest_event(self, source: str | None = None) -> datetime | None:
         """The latest instant that any version begins (of `source`); None for an empty lake."""
-        found = self.sources().loc[lambda rows: (rows["source"] == source) | (source is None)]
-        return None if found.empty else found["last_valid_from"].max().to_pydatetime()
+        return self.sql(f"select max(valid_from) from version where {of_source(source)}").fetchall()[0][0]
 
     @contextmanager
     def writer(self, timeout: float = 60) -> Iterator[Lake]:
         """Several writes published together at the end; anything raised publishes nothing."""
-        if self._writing:
+        with nullcontext() if self.store.lock.is_locked else self.store.writer(timeout):
             yield self
-            return
-        with self.store.writer(timeout):
-            self._writing = True
-            try:
-                yield self
-            finally:
-                self._writing = False
 
     def upsert(self, entity: str, frame: pd.DataFrame, *, at: datetime, origin: str = "sync_diff") -> dict[str, int]:
         """Bring records to the state that `frame` (id and any fields) tells at instant `at`; columns left out keep their value.
@@ -200,41 +173,34 @@ class Lake:
         Returns {new, changed, same}. Refuses what breaks the schema, and an `at` before a record's latest version.
         """
         with self.writer():
-            given = self._prepare(entity, frame, [])
-            given_columns = [c for c in given.column_names if c != "id"]
-            plan = self._upsert_plan(entity, given, given_columns, at, origin)
-            counts = {k: int(v) for k, v in plan.sql("""select count(*) filter (was is null) as new, count(*) filter (was is not null and differs)
-                as changed, count(*) filter (was is not null and not differs) as same from plan""").df().iloc[0].items()}
-            late = plan.sql("select id from plan where differs and was > new_from limit 3").fetchall()
+            plan = self._upsert_plan(entity, self._prepare(entity, frame, []), at, origin)
+            counts = plan.sql("""select count(*) filter (was is null) as new, count(*) filter (was is not null and differs) as changed,
+                count(*) filter (not differs) as same from plan""").df().iloc[0].astype(int).to_dict()
+            late = plan.sql("select id from plan where differs and was > valid_from limit 3").fetchall()
             if late:
                 raise WorkbenchError(f"{entity} {', '.join(r[0] for r in late)}: changed at {at}, but a later version stands already.",
                                      fix="Load the whole history with load_versions.")
-            columns = self.columns(entity)
-            if counts["new"] and not counts["changed"]:
-                self.store.append(entity, plan.sql(f"select {', '.join(columns)} from opened where differs").to_arrow_table())
-            elif counts["changed"]:
-                source = plan.sql(f"""select *, null::varchar as merge_key, null::varchar as act from (select {', '.join(columns)} from opened where differs)
-                    union all by name select p.id, p.id as merge_key, p.new_from as valid_from, case when p.was = p.new_from then 'replace' else 'close' end as act
-                    from plan p where differs and was is not null""").to_arrow_table()
-                self.store.merge(entity, source, "t.id = s.merge_key and t.valid_to is null", lambda merge: merge.when_matched_delete("s.act = 'replace'")
-                    .when_matched_update({"valid_to": "s.valid_from"}, "s.act = 'close'").when_not_matched_insert({c: f"s.{c}" for c in columns}))
+            opened = plan.sql("select * exclude (was, differs) from plan where differs")
+            closed = plan.sql("""select l.* replace (p.valid_from as valid_to) from live l join plan p using (id)
+                where p.differs and p.was < p.valid_from""")
+            changed = plan.sql("select id from plan where differs and was is not null").to_arrow_table()
+            self._replace(entity, changed, "t.valid_to is null", opened.union(closed).to_arrow_table())
             return counts
 
-    def _upsert_plan(self, entity: str, given: pa.Table, names: list[str], at: datetime, origin: str) -> duckdb.DuckDBPyConnection:
-        """Tables plan (id, was, new_from, differs) and opened (the versions to open) on a connection of their own."""
-        connection = scratch()
+    def _upsert_plan(self, entity: str, given: pa.Table, at: datetime, origin: str) -> duckdb.DuckDBPyConnection:
+        """Tables on a connection of their own: live (current versions of the given ids) and plan (a version to open an id; was: the current one's
+        valid_from, differs: it must be opened)."""
+        connection, names = scratch(), [c for c in given.column_names if c != "id"]
         connection.register("given", given)
         connection.execute(f"create table live as select * from {self.relation_sql(entity)} "
                            "where valid_to is null and id in (select id from given)")
-        revived = "" if "deleted_at" in names else " or l.deleted_at is not null"
-        differs = " or ".join(f"g.{c} is distinct from l.{c}" for c in names) or "false"
-        connection.execute(f"""create table plan as select g.id, l.valid_from as was, ?::timestamp as new_from,
-            l.id is null or {differs}{revived} as differs from given g left join live l using (id)""", [at])
-        stamp = {"id": "g.id", "valid_from": "p.new_from", "valid_to": "null::timestamp", "recorded_at": "p.new_from", "origin": quoted(origin)}
-        if "deleted_at" not in names:
-            stamp["deleted_at"] = "null::timestamp"
-        chosen = ", ".join(f"{stamp.get(c) or ('g.' + c if c in names else 'l.' + c)} as {c}" for c in self.columns(entity))
-        connection.execute(f"create view opened as select {chosen}, p.differs from given g join plan p using (id) left join live l using (id)")
+        stamp = {"id": "g.id", "valid_from": f"TIMESTAMP '{at}'", "valid_to": "null::timestamp", "recorded_at": f"TIMESTAMP '{at}'",
+                 "origin": quoted(origin), "deleted_at": "null::timestamp"} | {c: f"g.{c}" for c in names}
+        told = ["deleted_at", *names]  # a deleted record that is told of again stands again
+        differs = " or ".join(f"{stamp[c]} is distinct from l.{c}" for c in told)
+        version = ", ".join(f"{stamp.get(c, f'l.{c}')} as {c}" for c in self.columns(entity))
+        connection.execute(f"""create table plan as select {version}, l.valid_from as was, was is null or {differs} as differs
+            from given g left join live l using (id)""")
         return connection
 
     def load_versions(self, entity: str, frame: pd.DataFrame, *, origin: str = "import", recorded_at: datetime | None = None) -> int:
@@ -250,18 +216,22 @@ class Lake:
             stamp = {"valid_to": "lead(valid_from) over (partition by id order by valid_from)", "origin": quoted(origin),
                      "recorded_at": "valid_from" if recorded_at is None else f"TIMESTAMP '{recorded_at}'"}
             chosen = ", ".join(c if c in names else f"{stamp.get(c, 'null')} as {c}" for c in self.columns(entity))
-            rows = connection.sql(f"select {chosen} from given").to_arrow_table().cast(pa.schema(self.store.open(entity).schema().to_arrow()))
-            stored = self.relation_sql(entity)
-            if connection.sql(f"select 1 from {stored} s semi join given using (id) limit 1").fetchall():  # a MERGE reads all of the table, so only where one stands
-                self.store.merge(entity, connection.sql("select distinct id from given").to_arrow_table(), "t.id = s.id", lambda merge: merge.when_matched_delete())
-            self.store.append(entity, rows)
-            return rows.num_rows
+            known = connection.sql(f"select distinct id from given semi join {self.relation_sql(entity)} using (id)")
+            self._replace(entity, known.to_arrow_table(), "true", connection.sql(f"select {chosen} from given").to_arrow_table())
+            return given.num_rows
+
+    def _replace(self, entity: str, ids: pa.Table, which: str, rows: pa.Table) -> None:
+        """Put `rows` in the place of the versions of `ids` for which `which` (SQL about t) holds."""
+        if ids.num_rows:  # a MERGE reads all of the table
+            self.store.merge(entity, ids, f"t.id = s.id and {which}", lambda merge: merge.when_matched_delete())
+        if rows.num_rows:
+            self.store.append(entity, rows.cast(self.store.schema(entity)))
 
     def _prepare(self, entity: str, frame: pd.DataFrame | pa.Table, needed: list[str]) -> pa.Table:
         """Check `frame` against the schema and cast it; an unknown column becomes x_... and gets its place. Errors name rows and columns."""
         table = named_columns(entity, frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False), ["id", *needed])
-        self.store.create(entity, arrow_schema(entity_kinds(entity)))
-        stored = self.column_types(entity)
+        self.store.create(entity, canonical(entity))
+        stored = self.columns(entity)
         if new := [pa.field(c, x_type(table.schema.field(c).type)) for c in table.column_names if c not in stored]:
             self.store.add_columns(entity, new)
         types = self.column_types(entity)
@@ -295,6 +265,5 @@ class Lake:
             self._overwrite("finding", rows_of(f"{self.relation_sql('finding')} where source = {quoted(source)} is not true"))
 
     def _overwrite(self, table: str, rows: list[dict]) -> None:
-        kinds = entity_kinds(table)
-        self.store.create(table, arrow_schema(kinds))
-        self.store.overwrite(table, pa.Table.from_pylist([{c: r.get(c) for c in kinds} for r in rows], arrow_schema(kinds)))
+        self.store.create(table, canonical(table))
+        self.store.overwrite(table, pa.Table.from_pylist(rows, canonical(table)))

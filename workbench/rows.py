@@ -20,16 +20,10 @@ FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "ent
 OWN = {"field": FIELD, "finding": FINDING}  # tables that hold no versions
 
 
-def arrow_schema(kinds: dict[str, str]) -> pa.Schema:
-    """The Arrow schema of columns by kind."""
+def canonical(table: str) -> pa.Schema:
+    """The Arrow schema of an entity's table without custom fields, or of `field` or `finding`."""
+    kinds = OWN.get(table) or {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(table).fields.values()}
     return pa.schema([(name, ARROW[kind]) for name, kind in kinds.items()])
-
-
-def entity_kinds(table: str) -> dict[str, str]:
-    """Every canonical column of an entity's table (or of `field`, `finding`) with its kind."""
-    if table in OWN:
-        return OWN[table]
-    return {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(table).fields.values()}
 
 
 def scratch() -> duckdb.DuckDBPyConnection:
@@ -76,17 +70,12 @@ def x_type(kind: pa.DataType) -> pa.DataType:
 
 def duck_type(kind: pa.DataType) -> str:
     """The DuckDB type of a stored Arrow type."""
-    if pa.types.is_decimal(kind):
-        return "DECIMAL(18,2)"
-    for name, arrow in ARROW.items():
-        if kind == arrow:
-            return schema.DUCKDB_TYPES[name]
-    return "VARCHAR"
+    return next((schema.DUCKDB_TYPES[name] for name, arrow in ARROW.items() if kind == arrow), "VARCHAR")
 
 
 def named_columns(entity: str, table: pa.Table, needed: list[str]) -> pa.Table:
     """`table` with unknown columns named x_...; refused where a needed column is missing or two have one name."""
-    names = [c if c in entity_kinds(entity) else x_name(c) for c in table.column_names]
+    names = [c if c in canonical(entity).names else x_name(c) for c in table.column_names]
     bad = [f"column {c} is missing" for c in needed if c not in names]
     bad += [f"column {old!r} cannot be told by name from another" for old, c in zip(table.column_names, names, strict=True) if names.count(c) > 1 or c == "x_"]
     if bad:
@@ -96,20 +85,14 @@ def named_columns(entity: str, table: pa.Table, needed: list[str]) -> pa.Table:
 
 def checked_rows(entity: str, table: pa.Table, types: dict[str, str], *, versions: bool) -> pa.Table:
     """`table` cast to `types`; refuses rows that break the types, the key or the form of ids, naming rows and columns."""
-    connection = scratch()
+    connection, key = scratch(), "id, valid_from" if versions else "id"
     connection.register("given", table)
-    bad = []
-    for column, kind in types.items():
-        if kind == duck_type(table.schema.field(column).type) != "DECIMAL(18,2)":
-            continue
-        found = connection.sql(f"select id, {column} from given where {column} is not null and try_cast({column} as {kind}) is null limit 3").fetchall()
-        bad += [f"{row[0]}: {column} = {row[1]!r} is no {kind.lower()}" for row in found]
-    key = "id, valid_from" if versions else "id"
-    bad += [f"{row[0]} stands twice" for row in connection.sql(f"select id, {key} from given group by {key if versions else 'id'} having count(*) > 1 limit 3").fetchall()]
-    if versions:
-        bad += [f"{row[0]}: valid_from is missing" for row in connection.sql("select id from given where valid_from is null limit 3").fetchall()]
-    ids = connection.sql("select id from given where id is null or not regexp_matches(id, '^[a-z0-9_]+:.+') limit 3").fetchall()
-    bad += [f"id {row[0]!r} is not <source>:<native id>" for row in ids]
+    faults = [(f"{c} is not null and try_cast({c} as {kind}) is null", c, f"{{}}: {c} = {{!r}} is no {kind.lower()}")
+              for c, kind in types.items() if kind != duck_type(table.schema.field(c).type)]
+    faults += [("valid_from is null", "null", "{}: valid_from is missing")] if versions else []
+    faults += [(f"true group by {key} having count(*) > 1", "null", "{} stands twice"),
+               ("id is null or not regexp_matches(id, '^[a-z0-9_]+:.+')", "null", "id {!r} is not <source>:<native id>")]
+    bad = [sentence.format(*row) for where, value, sentence in faults for row in connection.sql(f"select id, {value} from given where {where} limit 3").fetchall()]
     if bad:
         raise WorkbenchError(f"{entity} breaks the schema: " + "; ".join(bad[:6]) + ".", fix="Mend these rows; nothing was written.")
     return connection.sql(f"select {', '.join(f'cast({c} as {kind}) as {c}' for c, kind in types.items())} from given").to_arrow_table()

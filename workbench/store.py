@@ -37,20 +37,17 @@ class Store:
 
     def refresh(self) -> None:
         """Resolve the published versions (again)."""
-        self.version, self.heads = self._published()
-
-    def _published(self) -> tuple[int, dict[str, int]]:
+        self.version, self.heads = -1, dict[str, int]()
         if self.pinned == -1 or not DeltaTable.is_deltatable(str(self.path / PUBLISHES)):
-            return -1, {}
+            return
         delta = DeltaTable(self.path / PUBLISHES)
-        latest = pa.table(delta.get_add_actions(flatten=True))["max.publish"].to_pylist()  # from the log; one small file a publish
-        if not latest:
-            return -1, {}
-        wanted = max(latest) if self.pinned is None else self.pinned
-        row = next(iter(delta.to_pyarrow_table(filters=[("publish", "=", wanted)]).to_pylist()), None)
-        if row is None:
-            raise WorkbenchError(f"The lake {self.path} has no version {wanted}.", fix="`workbench lake versions` lists them.")
-        return wanted, json.loads(row["tables"])
+        numbers = pa.table(delta.get_add_actions(flatten=True))["max.publish"].to_pylist()  # from the log; one small file a publish
+        if numbers:
+            wanted = max(numbers) if self.pinned is None else self.pinned
+            rows = delta.to_pyarrow_table(filters=[("publish", "=", wanted)]).to_pylist()
+            if not rows:
+                raise WorkbenchError(f"The lake {self.path} has no version {wanted}.", fix="`workbench lake versions` lists them.")
+            self.version, self.heads = wanted, json.loads(rows[0]["tables"])
 
     def files(self, table: str) -> list[str]:
         """The Parquet files of a table as published; [] when it has none."""
@@ -70,6 +67,10 @@ class Store:
         except Exception as error:
             raise WorkbenchError(f"Table {table} of {self.path} cannot be read at version {self.heads[table]}: {error}",
                                  fix="Was the folder changed by hand, or a pinned version vacuumed?") from error
+
+    def schema(self, table: str) -> pa.Schema:
+        """The columns of a table as they are stored."""
+        return pa.schema(self.open(table).schema().to_arrow())
 
     @contextmanager
     def writer(self, timeout: float) -> Iterator[None]:
@@ -96,18 +97,15 @@ class Store:
 
     def _roll_back(self) -> None:
         restored = False
-        for folder in sorted(self.path.iterdir()):
-            if folder.name.startswith(("_", ".")) or not DeltaTable.is_deltatable(str(folder)):
-                continue
-            head = self.heads.get(folder.name)
-            if head is not None and not (folder / "_delta_log" / f"{head + 1:020}.json").exists():
+        for folder in self.path.glob("[!_.]*"):
+            head = self.heads.get(folder.name, 0)  # version 0 is the bare creation
+            if not (folder / "_delta_log" / f"{head + 1:020}.json").exists():
                 continue  # commits are numbered without a gap: nothing follows the published one
             table = DeltaTable(folder)
             if folder.name in self.heads:
-                if table.version() != self.heads[folder.name]:
-                    table.restore(self.heads[folder.name])
-                    self.heads[folder.name], restored = table.version(), True
-            elif table.version() > 0:  # version 0 is the bare creation
+                table.restore(head)
+                self.heads[folder.name], restored = table.version(), True
+            else:
                 table.delete()
         if restored:
             self._publish()
@@ -115,8 +113,7 @@ class Store:
     def _publish(self) -> None:
         number = self.version + 1
         row = pa.table({"publish": pa.array([number], pa.int64()), "tables": [json.dumps(self.heads, sort_keys=True)]})
-        if number == 0 and not DeltaTable.is_deltatable(str(self.path / PUBLISHES)):
-            DeltaTable.create(self.path / PUBLISHES, schema=row.schema, configuration=_KEEP_LOG)
+        DeltaTable.create(self.path / PUBLISHES, schema=row.schema, mode="ignore", configuration=_KEEP_LOG)
         write_deltalake(self.path / PUBLISHES, row, mode="append", commit_properties=_COMMIT)
         self.version = number
 
@@ -132,44 +129,41 @@ class Store:
     def create(self, table: str, schema: pa.Schema) -> None:
         """Make an empty table unless it stands already."""
         if table not in self.heads:
-            if not DeltaTable.is_deltatable(str(self.path / table)):
-                DeltaTable.create(self.path / table, schema=schema, configuration=_KEEP_LOG)
-            self._note(table, DeltaTable(self.path / table))
+            DeltaTable.create(self.path / table, schema=schema, mode="ignore", configuration=_KEEP_LOG)
+            self.heads[table] = DeltaTable(self.path / table).version()
 
-    def _note(self, table: str, delta: DeltaTable) -> None:
-        """Take the state of `delta` as the table's latest, to be published at the end."""
-        self.heads[table], self._opened[table] = delta.version(), delta
-
-    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader, *, add_columns: bool = False) -> None:
-        """Append rows; columns by name."""
+    @contextmanager
+    def _changed(self, table: str) -> Iterator[DeltaTable]:
+        """The table, to be changed; its state afterwards is what the end of the writer publishes."""
         delta = self.open(table)
-        write_deltalake(delta, rows, mode="append", schema_mode="merge" if add_columns else None, commit_properties=_COMMIT)
-        self._note(table, delta)
+        yield delta
+        self.heads[table] = delta.version()
+
+    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        """Append rows; columns by name."""
+        with self._changed(table) as delta:
+            write_deltalake(delta, rows, mode="append", commit_properties=_COMMIT)
 
     def overwrite(self, table: str, rows: pa.Table) -> None:
         """Replace every row (small tables only)."""
-        delta = self.open(table)
-        write_deltalake(delta, rows, mode="overwrite", schema_mode="overwrite", commit_properties=_COMMIT)
-        self._note(table, delta)
+        with self._changed(table) as delta:
+            write_deltalake(delta, rows, mode="overwrite", schema_mode="overwrite", commit_properties=_COMMIT)
 
     def add_columns(self, table: str, fields: list[pa.Field]) -> None:
         """Add nullable columns."""
-        delta = self.open(table)
-        delta.alter.add_columns(list(Schema.from_arrow(pa.schema(fields)).fields))
-        self._note(table, delta)
+        with self._changed(table) as delta:
+            delta.alter.add_columns(list(Schema.from_arrow(pa.schema(fields)).fields))
 
     def merge(self, table: str, source: pa.Table, predicate: str, clauses: Callable[[TableMerger], TableMerger]) -> None:
         """MERGE `source` (alias s) into `table` (alias t); `clauses` says what becomes of the rows."""
-        delta = self.open(table)
-        clauses(delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT)).execute()
-        self._note(table, delta)
+        with self._changed(table) as delta:
+            clauses(delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT)).execute()
 
     def compact(self) -> None:
         """Join small files; a new publish, same content."""
         for name in list(self.heads):
-            delta = self.open(name)
-            delta.optimize.compact()
-            self._note(name, delta)
+            with self._changed(name) as delta:
+                delta.optimize.compact()
 
     def vacuum(self, now: datetime, keep_days: int = 90) -> int:
         """Delete files that no publish of the last `keep_days` needs; the number of files deleted."""
