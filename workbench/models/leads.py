@@ -37,7 +37,7 @@ class LeadScores:
     ladder: columns of `Evaluation.ladder`. calibration: one row a bin. bands: one row a band. lift: one row a capacity. importance: one row a feature.
     scores: one row an open record, best first (p_convert within the horizon, p_low and p_high = its 80 % interval, expected = conversions when
     all down to this row are called); where none is open, examples. points: the same rows, points of each feature; start: what they are added to.
-    suspects: one row a candidate field with evidence and verdict. excluded: field, reason.
+    suspects: one row a candidate field with evidence and verdict. excluded: field, reason. scorer: what scored them, None where nothing is sold.
     """
 
     spine: Snapshots
@@ -57,6 +57,8 @@ class LeadScores:
     start: float
     examples: bool
     notes: list[str] = field(default_factory=list)
+    scorer: Scorer | None = None
+    past: pd.DataFrame = field(default_factory=pd.DataFrame)  # a sample of the rows learned from: id, as_of, event, points of each feature
 
     def results(self) -> dict:
         """The headline numbers, as plain JSON values."""
@@ -116,10 +118,12 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     say("scoring and explaining")
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     scores, points, values, start = _scored(lake, spine, known, scorer, judged, rows, seed)
-    sample = told[spine.features].sample(min(len(told), EXPLAINED), random_state=seed) if scorer else told[[]].head(0)
+    past = told.sample(min(len(told), EXPLAINED), random_state=seed) if scorer else told.head(0)
+    past_points = scorer.points(past[spine.features])[0] if scorer else past[[]]
     shown = rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
     return LeadScores(spine, judged, _numbers(told, judged, rows), scorer is not None, judged.ladder, spine.excluded, suspects, _calibration(shown), _bands(shown),
-                      _lift(spine, told, shown, seed), _importance(scorer, sample), scores, points, values, start, examples, notes + spine.notes)
+                      _lift(spine, told, shown, seed), _importance(past_points), scores, points, values, start, examples, notes + spine.notes,
+                      past[["id", "as_of", "event"]].join(past_points))
 
 
 def _entity(lake, as_of: datetime, source: str | None) -> tuple[str, list[str]]:
@@ -209,9 +213,8 @@ def _lift(spine: Snapshots, told: pd.DataFrame, rows: pd.DataFrame, seed: int) -
                                            mean[::2] / base, mean[::2] - mean[1::2], low[more], high[more]), strict=True)))
 
 
-def _importance(scorer: Scorer | None, sample: pd.DataFrame) -> pd.DataFrame:
+def _importance(points: pd.DataFrame) -> pd.DataFrame:
     """Mean |points| of each feature over a sample of the records learned from, largest first."""
-    points = scorer.points(sample)[0] if scorer else sample
     mean = points.abs().mean().sort_values(ascending=False)
     return pd.DataFrame({"field": mean.index, "feature": [readable(c) for c in mean.index], "points": mean.to_numpy(float)})
 
