@@ -60,21 +60,38 @@ def _progress() -> Iterator[Callable[[str], None]]:
 @app.command()
 def demo(size: Annotated[str, typer.Option(help="small (seconds), medium (20,000 leads) or large (for benchmarks).")] = "small",
          seed: Annotated[int, typer.Option(help="The same seed makes the same organisation.")] = 1,
+         world: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Another world, e.g. data/worlds/null.toml, and its truth.")] = None,
+         truth: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where a world's truth goes (default: truth/WORLD-SIZE-SEED beside the lake).")] = None,
          if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing where the lake holds the demo already.")] = False, lake: Lake = None) -> None:
     """Make the demo organisation, source `demo`.
 
     48 months of an invented B2B company, with history and dirt, that end on a fixed day.
+
+    A world is the same company under other laws: a file that names what differs, such as `[outcome]` and below it `signal = 0`. Its truth, every open
+    lead's chances at nine quarter ends, is written for tests alone; what those chances are worth (the oracle) is printed.
+
+    data/worlds/baseline.toml lists and explains every parameter.
     """
     from workbench.connect.demo import make_demo
+    from workbench.connect.demo_worlds import read_world
     from workbench.lake import open_lake
 
+    laws = read_world(world) if world else None
+    if truth and not laws:
+        raise WorkbenchError("--truth needs a world.", fix="Give --world FILE.toml as well.")
     store = open_lake(create=True)
+    if laws:
+        truth = truth or store.path.parent / "truth" / f"{laws.name}-{size}-{seed}"
     if if_missing and (store.sources()["source"] == "demo").any():
         typer.echo(f"The demo organisation stands in {_shown(store.path)}.")
         return
     with _progress() as say:
-        made = make_demo(store, size=size, seed=seed, progress=say)
+        made = make_demo(store, size=size, seed=seed, world=laws, truth=truth, progress=say)
     typer.echo(made.to_string(index=False))
+    if laws and truth:
+        told = made.attrs["oracle"]
+        typer.echo(f"Oracle (all hidden causes known), within 90 days: log loss {told['log_loss']:.4f}, AUC {told['auc']:.3f}, base rate {told['base_rate']:.4f} "
+                   f"({told['n_events']:,} of {told['n']:,}). Truth in {_shown(truth)}.")
     typer.echo(f"Made the demo organisation in {_shown(store.path)}. Next: workbench run all")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pyarrow as pa
 from workbench import schema
 from workbench.connect import demo_world as w
 from workbench.connect.demo_story import WORTH, Story, chunk_stories, numbers
+from workbench.connect.demo_worlds import World, truth_of, write_truth
 from workbench.errors import WorkbenchError
 from workbench.rows import scratch
 
@@ -24,18 +26,20 @@ SOURCE = "demo"
 # leads, deals, users, activity in relation to the world's rates, and whether activities have texts
 SIZES = {"small": (3_000, 1_200, 16, .55, True), "medium": (20_000, 8_000, 60, .6, True), "large": (1_000_000, 1_000_000, 900, .3, False)}
 CHUNK = 25_000  # leads or deals made at a time
+FUTURES = 2_000_000  # drawn for the truth, over all of its rows; 8 to 64 a row
 REVIEW = 1719792000.0  # 2024-07-01: stage probabilities become the win rates seen until then
 
 
-def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[str], None] | None = None) -> pd.DataFrame:
-    """Write the demo organisation into `lake`, in place of an earlier one; the same rows for the same size and seed.
+def make_demo(lake, *, size: str = "small", seed: int = 1, world: World | None = None, truth: Path | None = None, progress: Callable[[str], None] | None = None) -> pd.DataFrame:
+    """Write the demo organisation into `lake`, in place of an earlier one; the same rows for the same size, seed and world.
 
-    Returns one row an entity: entity, n_records, n_versions.
+    Returns one row an entity: entity, n_records, n_versions. `truth`: a folder for what only tests may read (see `write_truth`); attrs["oracle"]
+    of the result then tells how well the true chances foretold 90 days.
     """
     if size not in SIZES:
         raise WorkbenchError(f"There is no demo of size {size!r}.", fix=f"Sizes: {', '.join(SIZES)}.")
-    n_leads, n_deals, n_users, busy, written = SIZES[size]
-    company, n_chunks = w.make_company(np.random.default_rng([seed, 0]), n_users, busy), -(-max(n_leads, n_deals) // CHUNK)
+    (n_leads, n_deals, n_users, busy, written), world, told = SIZES[size], world or World(), []
+    company, n_chunks = w.make_company(np.random.default_rng([seed, 0]), n_users, busy, world), -(-max(n_leads, n_deals) // CHUNK)
     reached, won, sold = np.zeros(4), np.zeros(4), 0.0
     with lake.writer():
         pen = _Pen(lake, seed, written)
@@ -49,10 +53,15 @@ def make_demo(lake, *, size: str = "small", seed: int = 1, progress: Callable[[s
             deals = w.make_deals(company, rng, leads, accounts, m)
             pen.write(chunk_stories(company, rng, leads, accounts, contacts, deals))
             past = (deals.close < REVIEW)[:, None] & (deals.enter < w.NEVER)
+            if truth:
+                told.append(truth_of(leads.life, np.random.default_rng([seed, k + 1, 1]), leads, company.base, int(np.clip(FUTURES // (leads.states.shape[1] * n_chunks + 1), 8, 64))))
             reached, won, sold = reached + past.sum(axis=0), won + (past & deals.won[:, None]).sum(axis=0), sold + deals.offer[deals.won].sum()
         pen.write(_organisation(company, np.random.default_rng([seed, 0, 1]), won / np.maximum(reached, 1), sold))
         lake.set_fields(pen.field_rows())
-    return pd.DataFrame([(e, *pen.counts[e]) for e in schema.ENTITIES if e in pen.counts], columns=["entity", "n_records", "n_versions"])
+    made = pd.DataFrame([(e, *pen.counts[e]) for e in schema.ENTITIES if e in pen.counts], columns=["entity", "n_records", "n_versions"])
+    if truth:
+        made.attrs["oracle"] = write_truth(truth, world, pd.concat(told), size=size, seed=seed)
+    return made
 
 
 class _Pen:

@@ -58,14 +58,16 @@ def lead_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, wor
     """Versions of leads; visits are counted as of each version, the grade (current_only) is today's in all of them."""
     n, all_, story = leads.n, np.ones(leads.n, dtype=bool), Story(leads.until)
     some = lambda share: rng.random(n) < share  # noqa: E731
-    phone, awake = some(.5), leads.wake < NEVER
+    phone, noise = some(.5), c.world.noise
     story.add(all_, leads.born, final=True, status=0, owner=np.where(some(.05), NAN, leads.owner + 1), rating=NAN, phone=phone, size=some(.6), mute=0, outcome=0, closed=NAN, gone=NAN)
     first = workday(leads.born + rng.exponential(2.5 * DAY, n) / c.effort[leads.owner])
-    story.add(some(.93), first, status=1, rating=np.digitize(leads.judged + rng.normal(0, .4, n), [-.4, .7]), phone=phone | some(.6))
+    story.add(some(.93), first, status=1, rating=np.digitize(leads.judged + rng.normal(0, .4 * noise, n), [-.4, .7]), phone=phone | some(.6))
     story.add(some(.9), first + DAY, owner=leads.owner + 1)
-    good = some(np.where(awake, .5, .1))
-    story.add(some(.45) & ~good, leads.born + 25 * DAY + rng.exponential(25 * DAY, n), status=2)
-    story.add(good, np.where(awake, leads.wake, leads.born) + rng.exponential(14 * DAY, n), status=3, size=1)
+    story.add(some(.4), leads.born + 25 * DAY + rng.exponential(35 * DAY, n), status=2)
+    struck, liked = rng.random(leads.touches.shape[1]) < .12, np.full(n, NEVER)  # a touch that impresses the seller
+    np.minimum.at(liked, leads.touches[0, struck].astype(int), START + leads.touches[1, struck] * DAY + DAY)
+    liked = np.where(some(.06), leads.born + rng.exponential(40 * DAY, n), liked)
+    story.add(all_, liked + rng.exponential(4 * DAY, n), status=3, size=1)
     story.add(some(.06), leads.born + rng.exponential(90 * DAY, n), mute=1)
     story.add(all_, leads.handed, owner=leads.heir + 1)
     closed = np.where(some(.004), leads.born - 30 * DAY, np.where(some(.004), NAN, leads.close))  # typed wrong, or not at all
@@ -74,12 +76,12 @@ def lead_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, wor
     who, when = (work[k][(work["kind"] == WEB) & (work["lead"] >= 0)].astype(np.int64) for k in ("lead", "at"))
     open_ = when < leads.until[who]
     story.parts.append((who[open_], when[open_] * 1.0, {}))  # each visit is a version: the counter moves
-    staff, rank = np.ceil(np.exp(rng.normal(4.2 + .45 * leads.fit, 1))), rng.normal(1.2, .6, n) + 1.5 * leads.won - .8 * (leads.close < NEVER)
+    staff, rank = np.ceil(np.exp(rng.normal(4.2 + .45 * leads.fit, noise))), rng.normal(1.2, .6, n) + 1.5 * leads.won - .8 * (leads.close < NEVER)
     told, row = story.told(
         c.base, p=c.base + leads.person, f=leads.firm, private=leads.private[leads.person], copied=leads.copy, title=_words(w.TITLES, leads.title), staff=staff[leads.person],
         industry=_words(w.INDUSTRIES, leads.industry), source=_words(w.SOURCES, leads.source), campaign=leads.campaign, created=_ahead(leads.born), contact=contact, deal=deal, merged=leads.merged + c.base + 1,
         dwell=np.exp(rng.normal(4.6 + .15 * leads.intent, .6)), pages=1 + np.exp(rng.normal(.5 + .15 * leads.intent + .2 * leads.curious, .4)),
-        band=np.digitize(leads.fit + rng.normal(0, 1.2, n), [-.7, .5]), grade=np.where(some(np.where(leads.close < NEVER, .8, .1)), np.clip(np.round(rank), 0, 3), NAN))
+        band=np.digitize(leads.fit + rng.normal(0, 1.2 * noise, n), [-.7, .5]), grade=np.where(some(np.where(leads.close < NEVER, .8, .1)), np.clip(np.round(rank), 0, 3), NAN))
     seen = np.sort((who << 33) + when)
     visits = np.searchsorted(seen, (row << 33) + told["t"].to_numpy().astype(np.int64), side="right") - np.searchsorted(seen, row << 33)
     return told.append_column("visits", pa.array(visits))
@@ -119,13 +121,13 @@ def deal_story(c: Company, rng: np.random.Generator, deals: SimpleNamespace, lea
     """Versions of deals: stages, amounts, slipped dates, hand-overs, a rival named, the close; the exit score (current_only) is today's in all."""
     n, all_, story = deals.n, np.ones(deals.n, dtype=bool), Story(deals.until)
     some = lambda share: rng.random(n) < share  # noqa: E731
-    plan, careful, typo = workday(deals.born + (25 + rng.gamma(2.5, 26, n)) * DAY), some(.94), np.where(some(.004), 1000, 1)
+    plan, careful, typo = workday(deals.born + (25 + rng.gamma(2.5, 26, n)) / max(c.world.slip, 1) * DAY), some(.94), np.where(some(.004), 1000, 1)
     story.add(all_, deals.born, final=True, stage=0, owner=np.where(some(.05), NAN, deals.owner + 1), amount=np.where(some(.06), NAN, np.round(deals.amount, -1) * typo), plan=np.where(careful, plan, NAN),
               step=np.where(some(.5), rng.integers(0, 6, n), NAN), rival=NAN, review=0, discount=NAN, outcome=NAN, closed=NAN, gone=NAN, reason=NAN)
     for _ in range(12):  # the date slips while the deal is open and its owner still cares
         careful &= some(.92)
         at = plan + rng.normal(-1, 4, n) * DAY
-        moves = careful & (at < deals.until) & (at > deals.born)
+        moves = careful & some(min(c.world.slip, 1)) & (at < deals.until) & (at > deals.born)
         plan = np.where(moves, workday(plan + rng.choice([14, 30, 30, 61, 91], n) * DAY), plan)
         story.add(moves, at, plan=plan)
     stage, cut = deals.enter, np.round(np.clip(rng.normal(.07, .06, n), 0, .3), 2)

@@ -6,35 +6,37 @@ causes, records of work from the same causes with noise of their own: nothing th
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import expit
 
-DAY, NEVER, NAN = 86400.0, 2.0**40, np.nan
-START, LAST = 1656633600.0, 1782863999.0  # 2022-07-01 and 2026-06-30 23:59:59
+from workbench.connect import demo_worlds as laws
+from workbench.connect.demo_worlds import DAY, DAYS, LAST, NEVER, START, Life, World, season_of
+
+NAN, CAUSES = np.nan, laws.CAUSES
+SOURCES, TITLES, INDUSTRIES = laws.SOURCES, laws.TITLES, laws.INDUSTRIES
 MIGRATED = START + 94 * DAY + 3 * 3600  # the night in which an older system's records came over
-SEASON = np.array([1.05, 1, 1.1, 1, 1, 1.05, .78, .72, 1.12, 1.1, 1.08, .66])  # January .. December
 PASS = np.array([1.55, 1.0, 1.0, 1.2])  # log-odds of passing Discovery, Qualification, Proposal, Negotiation
 PRICES = np.outer([2400, 5200, 900, 3600], [1, 2, 4]).ravel().astype(float)
 CALL, EMAIL, MEETING, TASK, NOTE, WEB = range(6)
 OUTBOUND, INBOUND, MEET, LOOK = ([CALL, EMAIL, TASK, NOTE], [.33, .5, .12, .05]), ([CALL, EMAIL], [.3, .7]), ([MEETING], [1]), ([WEB], [1])
-# [word, weight, what it owes to fit, to intent]
-SOURCES, TITLES, INDUSTRIES = tomllib.loads(resources.files("workbench.connect").joinpath("demo.toml").read_text(encoding="utf-8")).values()
+TOUCH = ([WEB, EMAIL, CALL, MEETING], [.45, .32, .14, .09])
 
 
 @dataclass
 class Company:
-    """Who sells: hired, left, skill and effort of each user; `busy` scales the number of activities; `base` numbers a chunk's records."""
+    """Who sells, in which world: hired, left, skill and effort of each user; `busy` scales the number of activities; `level` is the log of a lead's
+    general chance (see Life); `base` numbers a chunk's records."""
 
+    world: World
     hired: np.ndarray
     left: np.ndarray
     skill: np.ndarray
     effort: np.ndarray
     busy: float
+    level: float = 0
     base: int = 0
     campaigns = START + np.arange(48) * 30.4 * DAY  # the start of each; number k is of kind k % 3: webinar, event, e-mail
 
@@ -49,8 +51,8 @@ class Company:
     def handover(self, rng: np.random.Generator, owner: np.ndarray, born: np.ndarray, until: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """When a record changes hands (its owner leaves; some are forgotten then; a few swap for no reason), and to whom."""
         n, gone = len(owner), self.left[owner]
-        swap = np.where(rng.random(n) < .06, until - rng.exponential(60 * DAY, n), NEVER)
-        at = np.where((gone < until) & (rng.random(n) > .2), gone + rng.random(n) * 12 * DAY, np.where(swap > born, swap, NEVER))
+        swap = np.where(rng.random(n) < .1, born + rng.exponential(90 * DAY, n), NEVER)
+        at = np.where((gone < until) & (rng.random(n) > .2), gone + rng.random(n) * 12 * DAY, np.where(swap < until, swap, NEVER))
         return at, self.owners(rng, np.minimum(at, LAST))
 
     def running(self, at: np.ndarray) -> np.ndarray:
@@ -58,12 +60,15 @@ class Company:
         return np.clip(np.searchsorted(self.campaigns, at, side="right"), 1, None)
 
 
-def make_company(rng: np.random.Generator, users: int, busy: float) -> Company:
-    """Users come and go over the 48 months; the first one stays, the second has just left."""
+def make_company(rng: np.random.Generator, users: int, busy: float, world: World) -> Company:
+    """Users come and go over the 48 months; the first one stays, the second has just left. The level is found by trying it on 2,000 leads."""
     hired = np.where(rng.random(users) < .6, START, np.floor(START + rng.random(users) * 1200 * DAY))
     left = np.where(rng.random(users) < .25, hired + (200 + rng.exponential(600, users)) * DAY, NEVER)
     hired[:3], left[0], left[1] = START, NEVER, LAST - 25 * DAY
-    return Company(hired, np.where(left < LAST, np.floor(left), NEVER), rng.normal(0, .4, users), np.exp(rng.normal(0, .3, users)), busy)
+    c = Company(world, hired, np.where(left < LAST, np.floor(left), NEVER), rng.normal(0, 1, users) * world.skill, np.exp(rng.normal(0, .3, users)), busy)
+    trial = _people(c, rng, 2_000)
+    c.level = trial.life.level(rng, trial.day)
+    return c
 
 
 def workday(at: np.ndarray) -> np.ndarray:
@@ -73,11 +78,10 @@ def workday(at: np.ndarray) -> np.ndarray:
     return at + np.where((weekday >= 5) & (at < NEVER), (7 - weekday) * DAY, 0)
 
 
-def moments(rng: np.random.Generator, n: int, migrated: int = 0) -> np.ndarray:
+def moments(rng: np.random.Generator, n: int, season: float, migrated: int = 0) -> np.ndarray:
     """`n` instants of office hours: growth over the 48 months, dips in summer and December; `migrated` of the early ones came over in one night."""
-    day = np.arange(1461)
-    month = (np.datetime64("2022-07-01") + day).astype("datetime64[M]").astype(int) % 12
-    weight = np.exp(.018 * day / 30.4) * SEASON[month] * np.where((day + 4) % 7 >= 5, .12, 1)  # 2022-07-01 was a Friday
+    day = np.arange(DAYS)
+    weight = np.exp(.018 * day / 30.4) * season_of(day, season) * np.where((day + 4) % 7 >= 5, .12, 1)  # 2022-07-01 was a Friday
     chosen = np.searchsorted(np.cumsum(weight) / weight.sum(), rng.random(n))
     born = np.sort(np.floor(START + chosen * DAY + np.clip(rng.normal(11.5, 2.8, n), 6, 20) * 3600))
     born[: 2 * migrated: 2] = MIGRATED
@@ -88,47 +92,56 @@ def _gamma(rng: np.random.Generator, shape: float, mean_days, n) -> np.ndarray:
     return rng.gamma(shape, 1, n) * mean_days / shape * DAY
 
 
-def _picked(rng: np.random.Generator, table: list[tuple], fit: np.ndarray, intent: np.ndarray) -> np.ndarray:
-    """Row numbers of `table`, drawn by a softmax: a weak sign of fit and intent."""
+def _picked(rng: np.random.Generator, table: list[tuple], fit: np.ndarray, intent: np.ndarray, turn: np.ndarray | float = 0) -> np.ndarray:
+    """Row numbers of `table`, drawn by a softmax: a weak sign of fit and intent; `turn` moves the mix towards the last rows."""
     weight, a, b = np.array([row[1:] for row in table]).T
-    score = np.log(weight) + np.outer(fit, a) + np.outer(intent, b)
-    return np.argmax(score + rng.gumbel(size=score.shape), axis=1)
+    score = np.log(weight) + np.outer(fit, a) + np.outer(intent, b) + np.multiply.outer(turn, np.linspace(-1, 1, len(weight)))
+    return np.argmax(score + rng.gumbel(size=(len(fit), len(weight))), axis=1)
 
 
-def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
-    """Leads: a project awakes in some (wake), of which some buy; others only look around (curious); a few are entered twice."""
-    born, row = moments(rng, n, max(60, n // 40)), np.arange(n)
-    twin = np.where((rng.random(n) < .03) & (born > MIGRATED), (rng.random(n) * row).astype(int), row)
+def _people(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
+    """Leads as they enter: some of them twice, a quarter curious (looks around, hardly buys); what shows of fit and intent is blurred by noise."""
+    born, row, noise = moments(rng, n, c.world.season, max(60, n // 40)), np.arange(n), c.world.noise
+    twin = np.where((rng.random(n) < c.world.duplicates) & (born > MIGRATED), (rng.random(n) * row).astype(int), row)
     again = born[twin] + rng.exponential(25 * DAY, n)
     twin = np.where(again < LAST, twin, row)
     copy, person = twin != row, twin[twin]
     born = np.floor(np.where(copy, again, born))
+    day, owner = ((born - START) // DAY).astype(int), c.owners(rng, born)
     fit, intent, curious = rng.normal(size=n)[person], rng.normal(size=n)[person], (rng.random(n) < .25)[person]
-    owner = c.owners(rng, born)
-    buys = rng.random(n) < expit(-1.7 + .7 * fit + .75 * intent - 1.3 * curious + c.skill[owner] - 3 * copy)
-    project = buys | (rng.random(n) < .25)
-    wake = np.where(project, born + rng.exponential(30 * DAY, n) * np.exp(-.3 * intent), NEVER)
-    worked = np.where(buys, wake + _gamma(rng, 2, 30, n), np.where(project, wake + _gamma(rng, 2.2, 65, n), born + 8 * DAY + _gamma(rng, 1.2, 70, n)))
-    forgotten = (rng.random(n) < .04) & ~buys  # given up, but nobody says so for long
-    close = workday(np.where(forgotten, np.where(rng.random(n) < .3, NEVER, worked + rng.gamma(2, 90, n) * DAY), worked))
-    merged = copy & (rng.random(n) < .45)
-    gone = np.floor(np.where(merged, born + DAY + rng.exponential(30 * DAY, n), np.where(rng.random(n) < .007, born + rng.exponential(60 * DAY, n), NEVER)))
-    close = np.floor(np.where((gone < close) | (close > LAST), NEVER, close))
-    until, won = np.minimum(close, gone), buys & (close < NEVER)
+    leads = SimpleNamespace(n=n, born=born, day=day, twin=twin, copy=copy, person=person, owner=owner, fit=fit, intent=intent, curious=curious, frailty=rng.normal(0, 1, n) * c.world.overdispersion,
+                            merging=copy & (rng.random(n) < .45), first=rng.exponential(.7, n) * np.exp(.2 * intent),
+                            source=_picked(rng, SOURCES, fit / noise, intent / noise, c.world.drift * (day / DAYS * 2 - 1)))
+    leads.life = Life(c.world, leads, c.skill[owner], c.effort[owner], c.level)
+    return leads
+
+
+def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
+    """Leads and their ends: close (won or given up), gone (deleted or merged), worked = until when somebody cared; touches and states as Life tells."""
+    leads, noise, hour = _people(c, rng, n), c.world.noise, lambda: np.clip(rng.normal(13, 2.8, n), 7, 20) * 3600
+    born, fit, intent, owner = leads.born, leads.fit, leads.intent, leads.owner
+    last, cause, touches, states = leads.life.lived(rng, leads.day)
+    ended = np.where(cause > 0, np.floor(START + last * DAY + hour()), NEVER)
+    forgotten = (rng.random(n) < .05 * min(c.world.signal, 1)) & (cause == CAUSES.lost)  # given up, but nobody says so for long
+    close = np.where(cause == CAUSES.gone, NEVER, ended)
+    close = np.floor(np.where(forgotten, np.where(rng.random(n) < .3, NEVER, workday(ended + rng.gamma(2, 90, n) * DAY)), close))
+    close = np.where(close > LAST, NEVER, close)
+    gone = np.floor(np.where(cause == CAUSES.gone, ended, np.where((close < NEVER) & (rng.random(n) < .004), close + rng.exponential(90 * DAY, n), NEVER)))
+    until, won = np.minimum(close, gone), cause == CAUSES.won
     handed, heir = c.handover(rng, owner, born, until)
-    source = _picked(rng, SOURCES, fit, intent)
-    kind, latest = np.array([3, 0, 1, 3, 3, 3, 2])[source], c.running(born)
-    return SimpleNamespace(
-        n=n, born=born, person=person, copy=copy, fit=fit, intent=intent, curious=curious, owner=owner, wake=wake, close=close, gone=gone, until=until, worked=np.minimum(worked, until), won=won,
-        merged=np.where(merged, twin, NAN), handed=handed, heir=heir, source=source, title=_picked(rng, TITLES, fit, intent)[person], industry=_picked(rng, INDUSTRIES, fit, intent)[person],
-        judged=.5 * fit + .4 * intent + rng.normal(0, .8, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 2 * person, private=fit + rng.normal(0, 1, n) < -.6,  # judged = what the seller makes of it
+    kind, latest = np.array([3, 0, 1, 3, 3, 3, 2])[leads.source], c.running(born)
+    leads.__dict__.update(
+        close=close, gone=gone, until=until, worked=np.minimum(ended, until), won=won, touches=touches, states=states, merged=np.where(leads.merging & (cause == CAUSES.gone), leads.twin, NAN), handed=handed, heir=heir,
+        title=_picked(rng, TITLES, fit / noise, intent / noise)[leads.person], industry=_picked(rng, INDUSTRIES, fit / noise, intent / noise)[leads.person],
+        judged=.5 * fit + .4 * intent + rng.normal(0, .8 * noise, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 2 * leads.person, private=fit + rng.normal(0, 1, n) < -.6,  # judged = what the seller makes of it
         campaign=np.where(kind < 3, np.maximum(latest - (latest - kind) % 3, kind + 3 * (kind == 0)), NAN))
+    return leads
 
 
 def make_accounts(c: Company, rng: np.random.Generator, leads: SimpleNamespace, n: int) -> tuple[SimpleNamespace, SimpleNamespace]:
     """`n` accounts won by other ways than leads, then one for each converted lead; contacts, of which number i is the first of account i."""
     bought = np.flatnonzero(leads.won)
-    born = moments(rng, n)
+    born = moments(rng, n, c.world.season)
     born[: max(1, n // 3)] = np.floor(START + rng.random(max(1, n // 3)) * 5 * 3600)
     born = np.concatenate([np.sort(born), leads.close[bought]])
     fit, lead = np.concatenate([rng.normal(.1, 1, n), leads.fit[bought]]), np.concatenate([np.full(n, -1), bought])
@@ -146,7 +159,7 @@ def make_accounts(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
 def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, accounts: SimpleNamespace, n: int) -> SimpleNamespace:
     """Deals of converted leads and of known accounts: four stages to pass, each the harder without a champion or with a frozen budget."""
     lead = np.flatnonzero(leads.deal)[: int(.6 * n)]
-    born = moments(rng, n - len(lead), max(60, n // 25))
+    born = moments(rng, n - len(lead), c.world.season, max(60, n // 25))
     known = np.maximum(np.searchsorted(accounts.born[: accounts.n_other], born), 1)
     account = np.append(np.searchsorted(accounts.lead[accounts.n_other:], lead) + accounts.n_other, (rng.random(len(born)) * known).astype(int))
     lead, born = np.append(lead, np.full(len(born), -1)), np.append(leads.close[lead], born)
@@ -160,12 +173,12 @@ def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, acc
     frozen = stage >= np.where(rng.random(n) < .2, rng.integers(0, 4, n), 9)[:, None]
     rival = np.where(rng.random(n) < .3, rng.integers(0, 3, n), -1)
     ease = .4 * fit + .6 * c.skill[owner] - .45 * (rival >= 0)
-    passed = rng.random((n, 4)) < expit(PASS + ease[:, None] + (champion - .5) - 1.2 * frozen)
+    passed = rng.random((n, 4)) < expit(PASS + c.world.signal * (ease[:, None] + (champion - .5) - 1.2 * frozen))
     slow = np.exp(.5 * frozen - .15 * champion) * np.exp(rng.normal(0, .5, n))[:, None]
     spent = np.where(passed, _gamma(rng, 1.8, np.array([12, 15, 19, 15]) * slow, (n, 4)), 4 * DAY + _gamma(rng, 1.4, np.array([28, 34, 38, 34]) * slow, (n, 4)))
     enter, won = np.floor(born[:, None] + np.cumsum(spent, axis=1) - spent), passed.all(axis=1)
     last = np.where(won, 3, np.argmin(passed, axis=1))
-    worked = _quarter_end(rng, workday((enter + spent)[np.arange(n), last]), np.where(won, .4, .12))
+    worked = _quarter_end(rng, workday((enter + spent)[np.arange(n), last]), np.where(won, .4, .12) * min(c.world.season, 2))
     forgotten = (rng.random(n) < .06) & ~won  # lost, but nobody says so until somebody cleans up
     close = np.where(forgotten, np.where(rng.random(n) < .25, NEVER, workday(worked + rng.gamma(2, 70, n) * DAY)), worked)
     gone = np.floor(np.where(rng.random(n) < .006, born + rng.exponential(60 * DAY, n), NEVER))
@@ -197,8 +210,12 @@ class Diary:
     def spread(self, who: dict[str, np.ndarray], start: np.ndarray, stop: np.ndarray, rate: np.ndarray, kinds: tuple[list, list], *, out: bool = False, reply=None) -> None:
         """Poisson in [start, stop) at `rate` a day and record; `who` holds arrays by record; reply = chance of an answer."""
         width = np.maximum(np.minimum(stop, np.minimum(who["until"], LAST)) - start, 0)
-        row = np.repeat(np.arange(len(width)), self.rng.poisson(width / DAY * rate * self.c.busy))
-        kind, at = self.rng.choice(kinds[0], len(row), p=kinds[1]), start[row] + self.rng.random(len(row)) * width[row]
+        row = np.repeat(np.arange(len(width)), self.rng.poisson(width / DAY * rate))
+        self.note(who, row, start[row] + self.rng.random(len(row)) * width[row], kinds, out=out, reply=reply, hours=self.rng.exponential(36, len(row)))
+
+    def note(self, who: dict[str, np.ndarray], row: np.ndarray, at: np.ndarray, kinds: tuple[list, list], *, hours: np.ndarray, out: bool = False, reply=None) -> None:
+        """An activity each at `at` for record `row`; where it is answered (chance `reply`, calls and mails only), the answer comes `hours` later."""
+        kind = self.rng.choice(kinds[0], len(row), p=kinds[1])
         user = np.where(at >= who["handed"][row], who["heir"][row], who["owner"][row])
         told = {k: who[k][row] for k in ("lead", "deal", "contact", "account", "mood", "until", "born")} | {
             "at": at, "kind": kind, "way": np.where((kind > EMAIL) & (kind < WEB), NAN, 0 if out else 1), "user": user}
@@ -206,7 +223,7 @@ class Diary:
         if reply is not None:
             answered = np.flatnonzero((kind <= EMAIL) & (self.rng.random(len(row)) < reply[row]))
             self.parts.append({k: v[answered] for k, v in told.items()} | {
-                "at": at[answered] + self.rng.exponential(1.5 * DAY, len(answered)), "kind": self.rng.choice([CALL, EMAIL], len(answered), p=[.25, .75]), "way": np.ones(len(answered))})
+                "at": at[answered] + hours[answered] * 3600, "kind": self.rng.choice([CALL, EMAIL], len(answered), p=[.25, .75]), "way": np.full(len(answered), 1. if out else 0.)})
 
     def gathered(self) -> dict[str, np.ndarray]:
         """All of them in order of time, moved to working days; what would come after its record's close did not happen."""
@@ -218,28 +235,28 @@ class Diary:
 
 
 def lead_work(diary: Diary, leads: SimpleNamespace) -> None:
-    """Work on leads: a cadence of calls and mails at first, little then, more once a project awakes; the curious read a lot."""
-    n, none = leads.n, np.full(leads.n, NAN)
-    push, keen, look = np.exp(diary.rng.normal(0, .45, (3, n)))
+    """Work on leads: most touches are noted, and our answers to them; so is much that is no touch. Sellers follow a cadence; the curious read a lot."""
+    n, none, rng, noise = leads.n, np.full(leads.n, NAN), diary.rng, diary.c.world.noise
+    push, look = np.exp(rng.normal(0, .45, (2, n)))
     who = {"lead": np.arange(n) * 1.0, "deal": none, "contact": none, "account": none, "mood": .5 * leads.intent + .3 * leads.fit - .6 * leads.curious, "until": leads.worked, "born": leads.born,
            "owner": leads.owner, "heir": leads.heir, "handed": leads.handed}
-    reply = expit(-1.5 + .5 * leads.intent + .3 * leads.fit + np.log(keen))
-    push, keen, look = push * diary.c.effort[leads.owner] * np.exp(.25 * leads.judged), keen * np.exp(.45 * leads.intent - .3 * leads.curious), look * np.exp(.35 * leads.intent + .6 * leads.curious)
-    wake = np.maximum(leads.wake, leads.born)
-    for start, stop, out, come, meet, web in ((leads.born, np.minimum(leads.born + 12 * DAY, wake), .22, .03, .003, .05), (leads.born + 12 * DAY, wake, .04, .006, .002, .012),
-                                              (wake, wake + 45 * DAY, .11, .05, .03, .07), (wake + 45 * DAY, np.full(n, NEVER), .035, .008, .004, .012)):
-        diary.spread(who, start, stop, out * push, OUTBOUND, out=True, reply=reply)
-        diary.spread(who, start, stop, come * keen, INBOUND)
-        diary.spread(who, start, stop, meet * keen * np.exp(.3 * leads.judged), MEET)
-        diary.spread(who, start, stop, web * look, LOOK)
+    row, day, hours = leads.touches[:, rng.random(leads.touches.shape[1]) < .75 ** noise]
+    row = row.astype(int)
+    diary.note(who, row, START + day * DAY + np.clip(rng.normal(13, 3.5, len(row)), 6, 23) * 3600, TOUCH, hours=hours, reply=np.full(n, .85))
+    push = push * diary.c.effort[leads.owner] * np.exp(.2 * leads.judged)
+    for start, stop, rate in ((leads.born, leads.born + 12 * DAY, .11), (leads.born + 12 * DAY, np.full(n, NEVER), .022)):
+        diary.spread(who, start, stop, rate * push, OUTBOUND, out=True, reply=expit(-2.2 + .3 * leads.intent))
+    ever = np.full(n, NEVER)
+    diary.spread(who, leads.born, ever, .005 * noise * look, LOOK)
+    diary.spread(who, leads.born, ever, .003 * noise * np.exp(rng.normal(0, .45, n)), INBOUND, reply=np.full(n, .6))
     late = who | {"until": np.where(leads.close < NEVER, leads.close + 60 * DAY, 0)}  # a closed lead still looks in at times
-    diary.spread(late, leads.close, leads.close + 60 * DAY, .006 * look, LOOK)
+    diary.spread(late, leads.close, leads.close + 60 * DAY, .004 * look, LOOK)
 
 
 def deal_work(diary: Diary, deals: SimpleNamespace) -> None:
     """Work on deals, stage by stage: a champion answers and meets, a frozen budget makes silent."""
     n = deals.n
-    noise = diary.rng.normal(0, .4, (2, n))
+    noise, busy = diary.rng.normal(0, .4 * diary.c.world.noise, (2, n)), diary.c.busy
     who = {"lead": np.full(n, NAN), "deal": np.arange(n) * 1.0, "contact": deals.account * 1.0, "account": deals.account * 1.0, "until": deals.worked, "born": deals.born,
            "owner": deals.owner, "heir": deals.heir, "handed": deals.handed}
     for s in range(4):
@@ -247,7 +264,7 @@ def deal_work(diary: Diary, deals: SimpleNamespace) -> None:
         who["mood"] = .6 * champion - .9 * frozen + .3 * deals.fit
         start, stop = deals.enter[:, s], deals.enter[:, s + 1] if s < 3 else np.full(n, NEVER)
         warm = np.exp(.5 * champion - .7 * frozen + .2 * deals.fit + noise[0])
-        diary.spread(who, start, stop, .15 * diary.c.effort[deals.owner] * np.exp(noise[1] - .2 * frozen), OUTBOUND, out=True, reply=expit(-1.3 + .7 * champion - .9 * frozen + noise[0]))
-        diary.spread(who, start, stop, .05 * warm, INBOUND)
-        diary.spread(who, start, stop, .028 * warm, MEET)
-        diary.spread(who, start, stop, .02 * warm, LOOK)
+        diary.spread(who, start, stop, busy * .15 * diary.c.effort[deals.owner] * np.exp(noise[1] - .2 * frozen), OUTBOUND, out=True, reply=expit(-1.3 + .7 * champion - .9 * frozen + noise[0]))
+        diary.spread(who, start, stop, busy * .05 * warm, INBOUND)
+        diary.spread(who, start, stop, busy * .028 * warm, MEET)
+        diary.spread(who, start, stop, busy * .02 * warm, LOOK)
