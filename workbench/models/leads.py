@@ -122,7 +122,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     past_points = scorer.points(past[spine.features])[0] if scorer else past[[]]
     shown = rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
     return LeadScores(spine, judged, _numbers(told, judged, rows), scorer is not None, judged.ladder, spine.excluded, suspects, _calibration(shown), _bands(shown),
-                      _lift(spine, told, shown, seed), _importance(past_points), scores, points, values, start, examples, notes + spine.notes,
+                      _lift(spine, told, shown, seed), _importance(past_points), scores, points, values, start, examples, notes + spine.notes, scorer,
                       past[["id", "as_of", "event"]].join(past_points))
 
 
