@@ -1,4 +1,4 @@
-"""The ledger: a batch stands once whoever writes it and however often, is read whatever the lake does, and is joined with what came of it."""
+"""The ledger: a batch stands once whoever writes it and however often, and is read whatever the lake does."""
 
 import json
 import multiprocessing
@@ -14,9 +14,8 @@ from deltalake import DeltaTable
 
 from workbench import ledger
 from workbench.errors import WorkbenchError
-from workbench.features.snapshots import snapshots
 from workbench.lake import open_lake
-from workbench.ledger import latest_run, outcomes, purpose_of_run, scores, write_scores
+from workbench.ledger import latest_run, purpose_of_run, scores, write_scores
 
 NOW = datetime(2025, 6, 1)
 BATCH = {"purpose": "production", "model": "m1", "as_of": NOW, "lake_version": 0, "source": "s", "made_at": NOW, "run": "10_lead_scoring"}
@@ -38,9 +37,8 @@ def lake(tmp_path):
 
 
 def test_a_lake_without_a_ledger_reads_as_an_empty_frame_with_every_column(lake):
-    assert scores(lake).empty and list(scores(lake)) == list(ledger.KINDS)
+    assert scores(lake).empty and list(scores(lake)) == ledger.SCHEMA.names
     assert latest_run(lake, before=NOW, source="s").empty and not (lake.path / "_ledger").exists()
-    assert outcomes(lake, scores(lake), as_of=NOW).empty
 
 
 def test_what_was_written_is_read_with_every_bit(lake):
@@ -144,42 +142,9 @@ def test_a_killed_writer_leaves_whole_batches_only(lake):
     assert write_scores(lake, frame(.1, .2), **BATCH | {"model": "later"}) == 2
 
 
-def history(lake) -> None:
-    """Leads 0 won after 10 days, 1 lost after 20, 2 deleted after 30, 3 open, 4 won after 40, lost before and reopened."""
-    rows = [(0, 0, {}), (0, 10, {"is_converted": True}), (1, 0, {}), (1, 20, {"is_lost": True}), (2, 0, {}), (2, 30, {"deleted_at": days(-70)}), (3, 0, {}),
-            (4, 0, {}), (4, 5, {"is_lost": True}), (4, 15, {"is_lost": False}), (4, 40, {"is_converted": True})]
-    versions = [{"id": f"s:{i}", "name": f"L{i}", "valid_from": days(-100 + d), "created_at": days(-100), "is_converted": False, "is_lost": False, "deleted_at": pd.NaT} | more for i, d, more in rows]
-    lake.load_versions("lead", pd.DataFrame(versions), origin="crm_history")
-
-
-def test_outcomes_tell_the_event_within_the_horizon_and_null_while_it_is_open(lake):
-    history(lake)
-    said = pd.DataFrame({"id": [f"s:{i}" for i in range(6)], "entity": "lead", "as_of": days(-99), "horizon_days": 30})
-    told = outcomes(lake, said, as_of=NOW)
-    assert told["event"].tolist()[:5] == [True, False, False, False, False]  # 4 was won after the 30 days
-    assert told["state"].tolist()[:5] == ["won", "lost", "gone", "open", "won"]
-    assert told["decided_at"].tolist()[:3] == [days(-90), days(-80), days(-70)]
-    assert pd.isna(told["event"][5]) and pd.isna(told["state"][5])  # nobody knows of s:5
-    assert outcomes(lake, said.assign(horizon_days=60), as_of=NOW)["event"].tolist()[:5] == [True, False, False, False, True]
-    early = outcomes(lake, said, as_of=days(-80))
-    assert early["event"].isna().all() and early["state"].tolist()[:5] == ["won", "lost", "open", "open", "open"]  # won, but the horizon is open: counting it would count the early alone
-    ever = outcomes(lake, said.assign(horizon_days=None), as_of=NOW)["event"]
-    assert ever.tolist()[:3] == [True, False, False] and pd.isna(ever[3]) and ever[4]
-    late = outcomes(lake, said.assign(as_of=days(-85)), as_of=NOW)
-    assert not late["event"][0]  # was won before it was said
-
-
-def test_outcomes_are_the_events_that_scores_are_trained_on(lake):
-    history(lake)
-    spine = snapshots(lake, "lead", as_of=NOW, horizon_days=30, source="s", score_at="grid").frame
-    told = outcomes(lake, spine[["id", "as_of"]].assign(entity="lead", horizon_days=30), as_of=NOW)
-    assert len(spine) > 15 and spine["event"].nunique() == 2
-    pd.testing.assert_series_equal(told["event"], spine["event"].reset_index(drop=True), check_names=False)
-
-
 @pytest.mark.parametrize(("told", "at", "purpose"), [("", 0, None), ("production", 0, "production"), ("production", -60, "backtest"), ("exploration", 0, "exploration")])
 def test_a_run_writes_what_its_environment_says_and_backdated_ones_are_backtests(lake, monkeypatch, told, at, purpose):
-    history(lake)  # its last event lies 60 days before now
+    lake.upsert("lead", pd.DataFrame({"id": ["s:0"], "name": ["A"]}), at=days(-60))
     monkeypatch.setenv("WORKBENCH_PURPOSE", told)
     assert purpose_of_run(lake, as_of=days(at - 1), source="s") == purpose
 

@@ -1,0 +1,151 @@
+"""What came of the scores that were given, and what changed since and why: differences in points (ten double the odds) that add up.
+
+points now - points then = data (today's model on what is known now, less the same on what was known then; split by feature)
++ model (today's model on what was known then, less what was said then).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from workbench import ledger
+from workbench.errors import WorkbenchError
+from workbench.features.as_of import as_of_features
+from workbench.features.snapshots import state_sql
+from workbench.lake import open_lake
+from workbench.models.leads import LeadScores
+from workbench.models.reasons import POINT, Scorer, readable, shown_values
+from workbench.models.saved import model_card, save_model, training_facts
+from workbench.rows import scratch
+
+STRONGEST, LEAST = 8, 3  # features whose points the ledger keeps; points by which a score must move to be called risen or fallen
+
+
+def outcomes(lake, said: pd.DataFrame, *, as_of: datetime) -> pd.DataFrame:
+    """`said` (rows of the ledger; id, entity, as_of and horizon_days suffice) with state (open, won, lost, gone), decided_at and event: see outcomes.sql.
+
+    AUC, Brier score and ECE are reckoned on the rows that have an event: those whose horizon has passed, whatever came of them.
+    """
+    connection, sql = scratch(), resources.files("workbench.models").joinpath("outcomes.sql").read_text(encoding="utf-8")
+    told = [f"select '{e}' as entity, id, state, decided, to_at > TIMESTAMP '{as_of}' as is_last from ({state_sql(e, as_of, None)})" for e in ("lead", "deal")]
+    connection.register("states", lake.sql(" union all ".join(told)).to_arrow_table())
+    connection.register("said", said.reset_index(drop=True).reset_index(names="row")[["row", "id", "entity", "as_of", "horizon_days"]])
+    found = connection.sql(sql, params={"now": as_of}).df()
+    return said.reset_index(drop=True).assign(state=found["state"], decided_at=found["decided_at"], event=found["event"].astype("boolean"))
+
+
+def total_points(scorer: Scorer, X: pd.DataFrame) -> pd.Series:
+    """The log-odds of each row, in points."""
+    return pd.Series((scorer.map.a_ + scorer.rung.parts(X) @ scorer.map.b_) / POINT if len(X) else 0.0, index=X.index)
+
+
+def horizon(s: LeadScores) -> int | None:
+    """The days within which the event is foretold; None = ever."""
+    return s.spine.horizon_days if s.spine.evaluation == "time" else None
+
+
+def remember(lake, s: LeadScores, *, purpose: str | None, made_at: datetime, run: str = "") -> int:
+    """Save the model under `<lake>/_models` and write every open record's score to the ledger; the rows written. purpose None: nothing is."""
+    if purpose is None or s.scorer is None or s.examples:
+        return 0
+    X = s.spine.open.set_index("id")[s.spine.features]
+    model = save_model(s.scorer, lake.path / "_models", features=X, facts=training_facts(s), card=model_card(s)).name
+    kept = [p[p.abs().nlargest(STRONGEST).index] for _, p in s.points.iterrows()]
+    told = pd.DataFrame({"start": s.start, "points": [p.to_json(double_precision=15) for p in kept], "others": s.points.sum(axis=1) - [p.sum() for p in kept]}, index=s.points.index)
+    frame = s.scores.rename(columns={"p_convert": "p"}).join(told).assign(total=s.scores["id"].map(total_points(s.scorer, X)))
+    return ledger.write_scores(lake, frame, purpose=purpose, model=model, as_of=s.spine.as_of, lake_version=lake.version, source=s.spine.source, made_at=made_at, run=run,
+                               entity=s.spine.entity, horizon_days=horizon(s))
+
+
+@dataclass
+class Changes:
+    """rows: one row a record scored then or now, by id: name, state (open, entered; left since: won, lost, gone, other), p_then, p_now, points_then, points_now, change
+    = data + model; for those that moved most also parts (feature: points; they add up to `data`) and a sentence. then: what it is compared with; None = nothing."""
+
+    rows: pd.DataFrame
+    then: datetime | None
+    entity: str
+    note: str
+
+    def movers(self, n: int = 5) -> pd.DataFrame:
+        """The n that rose and the n that fell most, by LEAST points or more: name, change, sentence."""
+        rows = self.rows.sort_values("change", ascending=False, kind="stable")
+        return pd.concat([rows[rows["change"] >= LEAST].head(n), rows[rows["change"] <= -LEAST].tail(n)])[["name", "change", "sentence"]]
+
+    def summary(self) -> str:
+        """What changed, as Markdown; it holds no text from the CRM."""
+        r, n, wins = self.rows, self.rows["state"].value_counts(), "converted" if self.entity == "lead" else "won"
+        if self.then is None:
+            return self.note
+        left = f"{n.drop(['open', 'entered'], errors='ignore').sum():,} left: {n.get('won', 0):,} {wins}, {n.get('lost', 0):,} lost, {n.get('gone', 0):,} deleted or merged"
+        lines = [f"**{n.get('entered', 0):,} {self.entity}s entered and {left}**" + (f", {n['other']:,} no longer scored." if "other" in n else ".")]
+        if (won := r.loc[r["state"] == "won", "p_then"].dropna()).size:
+            lines.append(f"The {len(won):,} that {wins if wins == 'converted' else 'were won'} had been given {won.mean():.0%} on average; all that were scored then, {r['p_then'].mean():.0%}.")
+        if (both := r[r["change"].notna()]).size:
+            lines.append(f"Of {len(both):,} scored then and now, {(both['change'] >= LEAST).sum():,} rose and {(both['change'] <= -LEAST).sum():,} fell by {LEAST} points or more. "
+                         f"On average new data moved them by {both['data'].mean():+.1f} points, the model by {both['model'].mean():+.1f}.")
+        return "\n".join([self.note, "", *(f"- {line}" for line in lines)])
+
+
+def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[str] | None = None, explained: int = 300) -> Changes:
+    """What changed since the last production run on record before `s` (or that of `since` or before), else since the last earlier day of the calendar grid as
+    today's model sees it. `allow` as in `lead_scores`; `explained`: so many records, those that moved most, are split by feature."""
+    spine, names, now = s.spine, s.spine.features, s.spine.open.set_index("id")
+    before = since + timedelta(microseconds=1) if since else spine.as_of
+    said = ledger.latest_run(lake, before=before, source=spine.source, entity=spine.entity, horizon_days=horizon(s)).set_index("id")
+    if len(said):
+        old, note = _known_then(lake, s, now.loc[now.index.intersection(said.index)], said, allow), "Compared with the scores that were given as of {:%Y-%m-%d %H:%M} UTC."
+    else:
+        said = spine.frame[spine.frame["as_of"].eq(spine.frame["as_of"].max()) & (spine.score_at == "grid")].set_index("id").assign(p=np.nan, total=np.nan)
+        old, note = said[names], "No earlier run is on record: compared with what today's model makes of {:%Y-%m-%d %H:%M} UTC, so that the model moved nothing."
+        if s.scorer is not None and len(old):
+            said = said.assign(p=s.scorer.probabilities(old), total=total_points(s.scorer, old))
+    then: Any = said["as_of"].iloc[0].to_pydatetime() if len(said) else None
+    rows = _rows(lake, s, said, now)
+    if s.scorer is not None and len(old):
+        both = old.index.intersection(now.index)
+        asked = total_points(s.scorer, old.loc[both])
+        rows["change"], rows["data"], rows["model"] = rows["points_now"] - rows["points_then"], rows["points_now"] - asked, asked - rows["points_then"]
+        top = rows.loc[both, "change"].abs().nlargest(explained).index
+        moved = s.scorer.points(now.loc[top, names])[0] - s.scorer.points(old.loc[top])[0]
+        was, is_ = (shown_values(lake, spine.entity, X[names], at) for X, at in ((old.loc[top], then), (now.loc[top], spine.as_of)))
+        rows["parts"] = pd.Series(moved.to_dict("index"), dtype=object)
+        rows["sentence"] = pd.Series({i: _sentence(rows.loc[i], moved.loc[i], was.loc[i], is_.loc[i]) for i in top}, dtype=object)
+    return Changes(rows, then, spine.entity, note.format(then) if then else "No earlier run is on record, and these data have no history to compare with.")
+
+
+def _known_then(lake, s: LeadScores, now: pd.DataFrame, said: pd.DataFrame, allow: list[str] | None) -> pd.DataFrame:
+    """The features of records scored then and now as the lake of that run knew them; as today's lake tells them where that one is gone or had not all."""
+    spine = now[["as_of"]].clip(upper=said["as_of"].iloc[0]).reset_index()
+    with suppress(WorkbenchError):
+        found = as_of_features(open_lake(lake.path, version=int(said["lake_version"].iloc[0])), s.spine.entity, spine, allow)
+        if set(s.spine.features) <= set(found):
+            return found[s.spine.features].set_index(now.index)
+    return as_of_features(lake, s.spine.entity, spine, allow)[s.spine.features].set_index(now.index)
+
+
+def _rows(lake, s: LeadScores, said: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """One row a record of `said` or `now`: state, name, and both scores."""
+    came = outcomes(lake, said.reset_index().assign(entity=s.spine.entity, horizon_days=horizon(s)), as_of=s.spine.as_of).set_index("id")["state"]
+    rows = pd.DataFrame({"p_then": said["p"], "points_then": said["total"].fillna(logit(said["p"]) / POINT), "state": came.where(came.isin(["won", "lost", "gone"]), "other")})
+    rows = rows.reindex(said.index.union(now.index))
+    rows.loc[now.index, "state"] = np.where(now.index.isin(said.index), "open", "entered")
+    rows["name"] = lake.read(s.spine.entity, s.spine.as_of, columns=["id", "name"]).set_index("id")["name"]
+    rows["p_now"], rows["points_now"] = s.scores.set_index("id")["p_convert"], total_points(s.scorer, now[s.spine.features]) if s.scorer else np.nan
+    return rows.assign(name=rows["name"].fillna(rows.index.to_series()), change=np.nan, data=np.nan, model=np.nan, parts=None, sentence=None)
+
+
+def _sentence(row: pd.Series, moved: pd.Series, was: pd.Series, is_: pd.Series) -> str:
+    """How a score moved and why, strongest first."""
+    top = [c for c in moved.abs().nlargest(3).index if abs(moved[c]) >= 0.5]
+    told = [f"{readable(c)} {was[c]}{f' → {is_[c]}' if was[c] != is_[c] else ''} ({moved[c]:+.0f})" for c in top]
+    rest = (("other fields", moved.drop(top).sum()), ("model retrained", row["model"]))
+    return f"{row['p_then']:.0%} → {row['p_now']:.0%} ({row['change']:+.0f} points): " + "; ".join([*told, *(f"{what} ({points:+.0f})" for what, points in rest if abs(points) >= 0.5)])
