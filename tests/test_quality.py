@@ -8,7 +8,7 @@ import pytest
 from workbench.lake import open_lake
 from workbench.plots.quality import plot_fill, plot_findings
 from workbench.quality.fill import capability_verdicts, fill_rates
-from workbench.quality.rules import COLUMNS, RULES, _finding, import_findings, quality_findings
+from workbench.quality.rules import COLUMNS, RULES, _finder, import_findings, quality_findings
 
 NOW, EARLY = datetime(2024, 6, 30), datetime(2024, 1, 10)
 CLEAN = {
@@ -110,7 +110,7 @@ def test_each_rule_fires_on_its_planted_row_alone(lake, rule):
     source = f"{rule.name}_{rule.entity}"
     rows = planted_rows(rule.name, rule.entity)[rule.entity]
     expected = OFFENDING.get((rule.name, rule.entity)) or {r["id"] for r in rows if r["id"].startswith("planted")}
-    _, _, _, n, n_records, share, example, _, _ = _finding(lake, rule, NOW, source, f"TIMESTAMP '{NOW}'")
+    _, _, _, n, n_records, share, example, _, _ = _finder(lake, NOW, source)(rule)
     assert (n, n_records, share) == (len(expected), len(rows), len(expected) / len(rows))
     assert set(example.split(", ")) <= {f"{source}:{i}" for i in expected}
 

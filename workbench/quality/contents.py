@@ -6,41 +6,33 @@ from datetime import datetime
 
 import pandas as pd
 
-from workbench.quality.fill import of_source
-
-CONTENTS = ["source", "entity", "n_records", "n_versions", "n_changes", "first_event_at", "last_event_at", "days_old"]
+from workbench.rows import of_source
 
 
 def lake_contents(lake, as_of: datetime, source: str | None = None) -> pd.DataFrame:
     """One row a source and entity, as of `as_of`: n_records standing then, n_versions up to then, first and last event, days_old.
 
     n_changes = versions after a record's first that a history told (an import's own do not count). days_old = days from the
-    last event (any table `<entity>_versions`, column valid_from) to `as_of`.
+    last event (view `version`, column valid_from) to `as_of`.
     """
     t = f"TIMESTAMP '{as_of}'"
-    parts = [f"""select split_part(id, ':', 1) as source, '{e}' as entity, count(*) filter (where (valid_to is null or valid_to > {t})
-        and (deleted_at is null or deleted_at > {t})) as n_records, count(*) as n_versions, count(*) filter (where origin <> 'import') - count(distinct id) filter (where origin <> 'import') as n_changes,
-        min(valid_from) as first_event_at,
-        max(valid_from) as last_event_at from "{e}_versions" where valid_from <= {t} and {of_source(source)} group by 1""" for e in lake.entities()]
-    if not parts:
-        return pd.DataFrame(columns=CONTENTS)
-    rows = lake.sql(" union all ".join(parts) + " order by source, entity").df()
+    rows = lake.sql(f"""select source, entity, count(*) filter ((valid_to is null or valid_to > {t}) and (deleted_at is null or deleted_at > {t}))
+        as n_records, count(*) as n_versions, count(*) filter (origin <> 'import') - count(distinct id) filter (origin <> 'import') as n_changes,
+        min(valid_from) as first_event_at, max(valid_from) as last_event_at from version where valid_from <= {t} and {of_source(source)}
+        group by all order by source, entity""").df()
     return rows.assign(days_old=(pd.Timestamp(as_of) - rows["last_event_at"]).dt.days)
 
 
 def events_by_month(lake, as_of: datetime, source: str | None = None) -> pd.DataFrame:
     """One row a month and entity: n versions that began in it up to `as_of` (the last month may be unfinished)."""
-    parts = [f"""select date_trunc('month', valid_from)::date as month_on, '{e}' as entity, count(*) as n from "{e}_versions"
-        where valid_from <= TIMESTAMP '{as_of}' and {of_source(source)} group by 1""" for e in lake.entities()]
-    if not parts:
-        return pd.DataFrame(columns=["month_on", "entity", "n"])
-    return lake.sql(" union all ".join(parts) + " order by month_on, entity").df()
+    return lake.sql(f"""select date_trunc('month', valid_from)::date as month_on, entity, count(*) as n from version
+        where valid_from <= TIMESTAMP '{as_of}' and {of_source(source)} group by all order by month_on, entity""").df()
 
 
 def contents_sentence(contents: pd.DataFrame) -> str:
     """How much there is and how fresh it is, as Markdown.
 
-    >>> contents_sentence(pd.DataFrame(columns=CONTENTS))
+    >>> contents_sentence(pd.DataFrame())
     'Nothing was recorded up to this instant.'
     """
     if contents.empty:

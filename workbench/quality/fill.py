@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from importlib import resources
 
+import numpy as np
 import pandas as pd
 
 from workbench import schema
@@ -32,52 +33,35 @@ def fill_rates(lake, entity: str, as_of: datetime | None = None, source: str | N
     known_at: table `field`, else the schema. verdict: empty, outcome, current only, filled late (after the decision),
     suspect (no history, but filled differently by outcome), sparse, partial or good.
     """
-    kinds = _field_types(lake, entity)
-    won, lost = WON.get(entity, "false"), LOST.get(entity, "false")
-    parts = [f"count(*) filter (where {is_filled(f, k)} and {c}) as n{i}_{j}" for i, (f, k) in enumerate(kinds.items())
-             for j, c in enumerate(("true", won, lost, _decided(entity)))]
-    row = lake.sql(f'''select count(*), count(*) filter (where {won}), count(*) filter (where {lost}), count(*) filter (where {_decided(entity)}),
-        {", ".join(parts)} from "{entity}" where {of_source(source)}''', as_of).fetchall()[0]
-    n, n_won, n_lost, n_decided = row[:4]
-    known, before = _known_at(lake, entity, source), _fill_before(lake, entity, kinds, as_of, source)
-    rows = []
-    for i, field in enumerate(kinds):
-        filled, on_won, on_lost, on_decided = row[4 + 4 * i: 8 + 4 * i]
-        at = before.get(field) if {"fixed", "historized"} >= set(known[field].split(", ")) else None
-        w, lo, share = _ratio(on_won, n_won), _ratio(on_lost, n_lost), _ratio(filled, n)
-        gap = None if w is None or lo is None else w - lo
-        outcome = (item := schema.entity(entity).fields.get(field)) is not None and item.outcome
-        rows.append((entity, field, n, filled, share, at, w, lo, gap, known[field],
-                     _verdict(outcome, known[field], share, at, _ratio(on_decided, n_decided), gap)))
-    frame = pd.DataFrame(rows, columns=FILL)
-    return frame.astype({c: "float64" for c in ("fill_share", "fill_at_decision", "fill_won", "fill_lost", "gap")})
+    kinds, fields = _field_types(lake, entity), schema.entity(entity).fields
+    among = {"fill_share": "true", "fill_won": WON.get(entity, "false"), "fill_lost": LOST.get(entity, "false"), "fill_decided": _decided(entity)}
+    shares = ", ".join(f"avg(({is_filled(f, kind)})::int) filter (where {some})" for f, kind in kinds.items() for some in among.values())
+    n, *told = lake.sql(f'select count(*), {shares} from "{entity}" where {of_source(source)}', as_of).fetchall()[0]
+    fill = pd.DataFrame(np.reshape(told, (-1, len(among))), index=pd.Index(kinds, name="field"), columns=list(among), dtype="float64")
+    fill["known_at"] = _known_at(lake, entity, source)
+    storied = fill["known_at"].map(lambda words: {"fixed", "historized"} >= set(words.split(", ")))
+    fill["fill_at_decision"] = _fill_before(lake, entity, kinds, as_of, source).where(storied)
+    fill["gap"] = fill["fill_won"] - fill["fill_lost"]
+    fill["outcome"] = [f in fields and fields[f].outcome for f in kinds]
+    fill["verdict"] = [_verdict(r.outcome, r.known_at, r.fill_share, r.fill_at_decision, r.fill_decided, r.gap) for r in fill.itertuples()]
+    filled = (fill["fill_share"] * n).round().fillna(0).astype("int64")
+    return fill.assign(entity=entity, n=n, filled=filled).reset_index()[FILL]
 
 
 def _decided(entity: str) -> str:
     return f"({CLOSED[entity]}) is not null" if entity in CLOSED else "false"
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _verdict(outcome: bool, known_at: str, share: float, at: float, decided: float, gap: float) -> str:
+    """The first of the reasons that holds; a share that is missing (nan) is no reason.
 
-
-def _verdict(outcome: bool, known_at: str, share: float | None, at: float | None, decided: float | None, gap: float | None) -> str:
-    """The first of the reasons that holds.
-
-    >>> _verdict(False, "historized", .9, .3, .9, .1), _verdict(False, "assumed", .9, None, .9, .5), _verdict(False, "fixed", .9, .9, .9, .5)
+    >>> nan = float("nan")
+    >>> _verdict(False, "historized", .9, .3, .9, .1), _verdict(False, "assumed", .9, nan, .9, .5), _verdict(False, "fixed", .9, .9, .9, .5)
     ('filled late', 'suspect', 'good')
     """
-    if not share:
-        return "empty"
-    if outcome or "outcome" in known_at:
-        return "outcome"
-    if "current_only" in known_at:
-        return "current only"
-    if at is not None and decided is not None and decided - at > LATE:
-        return "filled late"
-    if at is None and gap is not None and abs(gap) >= GAP:
-        return "suspect"
-    return "sparse" if share < SPARSE else "partial" if share < PARTIAL else "good"
+    reasons = {"empty": not share > 0, "outcome": outcome or "outcome" in known_at, "current only": "current_only" in known_at,
+               "filled late": decided - at > LATE, "suspect": np.isnan(at) and abs(gap) >= GAP, "sparse": share < SPARSE, "partial": share < PARTIAL}
+    return next((name for name, holds in reasons.items() if holds), "good")
 
 
 def _field_types(lake, entity: str) -> dict[str, str]:
@@ -86,38 +70,35 @@ def _field_types(lake, entity: str) -> dict[str, str]:
     return {c: k for c, k in lake.column_types(entity).items() if c not in skip and not c.endswith("_not_chosen")}
 
 
-def _known_at(lake, entity: str, source: str | None) -> dict[str, str]:
+def _known_at(lake, entity: str, source: str | None) -> pd.Series:
     """Field -> how its value is known; several words where the sources differ."""
-    defaults = {f.name: f.known_at for f in schema.entity(entity).fields.values()}
     rows = lake.fields()
-    rows = rows[(rows["entity"] == entity) & ((rows["source"] == source) if source else True)]
-    told = rows.groupby("field")["known_at"].agg(lambda words: ", ".join(sorted(set(words)))).to_dict()
-    return {f: told.get(f, defaults.get(f, "assumed")) for f in _field_types(lake, entity)}
+    told = rows[(rows["entity"] == entity) & ((rows["source"] == source) | (source is None))].groupby("field")["known_at"].agg(lambda words: ", ".join(sorted(set(words))))
+    defaults = {f: "assumed" for f in _field_types(lake, entity)} | {f.name: f.known_at for f in schema.entity(entity).fields.values()}
+    return pd.Series(defaults | told.to_dict())
 
 
-def _fill_before(lake, entity: str, kinds: dict[str, str], as_of: datetime | None, source: str | None) -> dict[str, float | None]:
+def _fill_before(lake, entity: str, kinds: dict[str, str], as_of: datetime | None, source: str | None) -> pd.Series:
     """Field -> fill just before the decision, among the decisions that history covers; a version that knows the outcome is not before it."""
     if entity not in CLOSED:
-        return {}
+        return pd.Series(index=list(kinds), dtype="float64")
     masks = lake.fields()
     masks = masks[(masks["entity"] == entity) & masks["history_from"].notna()]
     parts = []
     for field, kind in kinds.items():
         unknown = [f"({of_source(r.source)} and decided_at < TIMESTAMP '{r.history_from}')" for r in masks[masks["field"] == field].itertuples()]
-        covered = f"not ({' or '.join(unknown)})" if unknown else "true"
-        parts += [f"count(*) filter (where {covered})", f"count(*) filter (where {covered} and {is_filled(field, kind)})"]
-    row = lake.sql(f"""with closed as (select id, {CLOSED[entity]} as decided_at from {entity} where {_decided(entity)} and {of_source(source)})
+        parts.append(f"avg(({is_filled(field, kind)})::int) filter (where not ({' or '.join(['false', *unknown])})) as {field}")
+    return lake.sql(f"""with closed as (select id, {CLOSED[entity]} as decided_at from {entity} where {_decided(entity)} and {of_source(source)})
         select {', '.join(parts)} from (select v.*, c.decided_at from {entity}_versions v join closed c on v.id = c.id
-        where {CLOSED[entity]} is null and v.valid_from < c.decided_at and (v.valid_to is null or v.valid_to >= c.decided_at))""", as_of).fetchall()[0]
-    return {field: _ratio(row[2 * i + 1], row[2 * i]) for i, field in enumerate(kinds)}
+        where {CLOSED[entity]} is null and v.valid_from < c.decided_at and (v.valid_to is null or v.valid_to >= c.decided_at))""", as_of).df().iloc[0]
 
 
 def capability_verdicts(lake, as_of: datetime | None = None, source: str | None = None) -> pd.DataFrame:
     """One row a capability of capabilities.sql: ready (yes, partly, no) and a sentence that gives the numbers behind it."""
     mine = of_source(source)
-    changed = {e: f"select id from \"{e}_versions\" where origin <> 'import' group by id having count(*) > 1" for e in ["lead", "deal", *lake.entities()]}
-    counts = [f'select count(*) as n, count(*) filter (id in ({changed[e]})) as n_story from "{e}" where {mine}' for e in lake.entities()]
-    words = {"mine": mine, "records": " union all ".join(counts) or "select 0 as n, 0 as n_story"}
+    changed = {e: f"select id from {e}_versions where origin <> 'import' group by id having count(*) > 1" for e in schema.ENTITIES}
+    counts = [f'select count(*) as n, count(*) filter (id in ({ids})) as n_story from "{e}" where {mine}' for e, ids in changed.items()]
+    words = {"mine": mine, "records": " union all ".join(counts)}
     words |= {f"{e}_{name}": f"({told[e]})" for name, told in (("won", WON), ("lost", LOST), ("closed", CLOSED)) for e in told}
     words |= {f"changed_{e}": sql for e, sql in changed.items()}
     text = resources.files("workbench.quality").joinpath("capabilities.sql").read_text(encoding="utf-8")

@@ -6,8 +6,10 @@ A rule is checked only in sources that fill the fields it needs: an export witho
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib import resources
 
 import pandas as pd
@@ -18,6 +20,7 @@ from workbench.rows import of_source, quoted
 from workbench.schema import CLOSED, LOST, WON
 
 SEVERITIES = ("high", "medium", "low")
+_CATEGORIES = ("source", "country", "industry", "city", "title")  # fields in which one thing may be spelled in two ways
 COLUMNS = ["rule", "entity", "severity", "n", "n_records", "share", "example", "meaning", "fix"]
 _HEAD = re.compile(r"^-- (\w+) :: (.+)$", re.MULTILINE)
 
@@ -33,9 +36,6 @@ class Rule:
     meaning: str
     sql: str
     fix: str
-
-
-_CATEGORIES = ("source", "country", "industry", "city", "title")
 
 
 def _broken(entity: str) -> str:
@@ -54,17 +54,16 @@ def _variants(entity: str) -> str:
 
 
 def _rules() -> list[Rule]:
-    text, rules = resources.files("workbench.quality").joinpath("rules.sql").read_text(encoding="utf-8"), []
-    heads = list(_HEAD.finditer(text))
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
-        entities, severity, needs, meaning, fix = (part.strip() for part in head[2].split("::"))
-        sql = text[head.end():following.start() if following else None].strip().removesuffix(";")
+    _, *parts = _HEAD.split(resources.files("workbench.quality").joinpath("rules.sql").read_text(encoding="utf-8"))
+    rules = []
+    for name, head, sql in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        entities, severity, needs, meaning, fix = (part.strip() for part in head.split("::"))
         for e in entities.split():
             words = {"e": e, "now": "{now}", "won": WON.get(e, "false"), "lost": LOST.get(e, "false"), "closed": CLOSED.get(e, "null"),
                      "open": f"not coalesce({WON.get(e, 'false')}, false) and not coalesce({LOST.get(e, 'false')}, false)",
                      "same_source": "split_part(s.id, ':', 1) = split_part(d.id, ':', 1)", "broken": _broken(e), "variants": _variants(e)}
             words |= {f"has_{f}": is_filled(f, "VARCHAR") for f in ("email", "phone", "name")}
-            rules.append(Rule(head[1], e, severity, needs, meaning, sql.format(**words), fix))
+            rules.append(Rule(name, e, severity, needs, meaning, sql.strip().removesuffix(";").format(**words), fix))
     return rules
 
 
@@ -77,41 +76,39 @@ def quality_findings(lake, as_of: datetime | None = None, source: str | None = N
     n = offending records (missing where the rule could not be checked; `example` then says why), n_records = records
     checked, share = n / n_records, example = up to three ids.
     """
-    now = as_of or lake.latest_event(source) or datetime(1970, 1, 1)
-    rows = [_finding(lake, rule, as_of, source, f"TIMESTAMP '{now}'") for rule in RULES]
+    rows = map(_finder(lake, as_of, source), RULES)
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64", "n_records": "Int64", "share": "Float64"})
-    order = frame.assign(checked=frame["n"].isna() | (frame["n"] == 0), rank=frame["severity"].map(SEVERITIES.index))
-    return frame.loc[order.sort_values(["checked", "rank", "share"], ascending=[True, True, False], kind="stable").index].reset_index(drop=True)
+    order = frame.assign(quiet=frame["n"].isna() | (frame["n"] == 0), rank=frame["severity"].map(SEVERITIES.index))
+    return order.sort_values(["quiet", "rank", "share"], ascending=[True, True, False], kind="stable", ignore_index=True)[COLUMNS]
 
 
-def _finding(lake, rule: Rule, as_of: datetime | None, source: str | None, now: str) -> tuple:
-    sources, missing = _checkable(lake, rule, as_of, source)
-    head, tail = (rule.name, rule.entity, rule.severity), (rule.meaning, rule.fix)
-    if not sources:
-        return *head, None, 0, None, f"not checked: {missing}", *tail
-    inside = f"split_part(id, ':', 1) in ({', '.join(map(quoted, sources))})"
-    n, ids = lake.sql(f"select count(*), list(id order by id)[:3] from (select distinct id from ({rule.sql.replace('{now}', now)}) where {inside})",
-                      as_of).fetchall()[0]
-    n_records = lake.sql(f'select count(*) from "{rule.entity}" where {inside}', as_of).fetchall()[0][0]
-    return *head, n, n_records, n / n_records, ", ".join(ids or []), *tail
+def _finder(lake, as_of: datetime | None, source: str | None) -> Callable[[Rule], tuple]:
+    """A function that makes a rule's row of `quality_findings`."""
+    now = f"TIMESTAMP '{as_of or lake.latest_event(source) or datetime(1970, 1, 1)}'"
 
+    @cache
+    def filling(entity: str, field: str) -> set[str]:
+        """The sources that fill a field somewhere."""
+        query = f"""select distinct split_part(id, ':', 1) from "{entity}" where {field} is not null and {of_source(source)}"""
+        return {row[0] for row in lake.sql(query, as_of).fetchall()}
 
-def _checkable(lake, rule: Rule, as_of: datetime | None, source: str | None) -> tuple[list[str], str]:
-    """The sources in which the rule can be checked, and what the others lack."""
-    sources, missing = _filling(lake, rule.entity, ["id"], as_of, source), f"no {rule.entity}"
-    for need in rule.needs.split():
-        entity, _, fields = need.rpartition(".")
-        filling = _filling(lake, entity or rule.entity, fields.split("|"), as_of, source)
-        if sources and not set(sources) & set(filling):
-            missing = f"{entity or rule.entity} without {' or '.join(fields.split('|'))}"
-        sources = [s for s in sources if s in filling]
-    return sources, missing
+    def finding(rule: Rule) -> tuple:
+        sources, missing = filling(rule.entity, "id"), f"no {rule.entity}"
+        for need in rule.needs.split():
+            entity, _, fields = need.rpartition(".")
+            able = set().union(*(filling(entity or rule.entity, field) for field in fields.split("|")))
+            if sources and not sources & able:
+                missing = f"{entity or rule.entity} without {fields.replace('|', ' or ')}"
+            sources = sources & able
+        n, n_records, share, example = None, 0, None, f"not checked: {missing}"
+        if sources:
+            inside = f"split_part(id, ':', 1) in ({', '.join(map(quoted, sources))})"
+            n, example, n_records = lake.sql(f"""select count(*), array_to_string(list(id order by id)[:3], ', '), (select count(*) from "{rule.entity}"
+                where {inside}) from (select distinct id from ({rule.sql.replace('{now}', now)}) where {inside})""", as_of).fetchall()[0]
+            share = n / n_records
+        return rule.name, rule.entity, rule.severity, n, n_records, share, example or "", rule.meaning, rule.fix
 
-
-def _filling(lake, entity: str, fields: list[str], as_of: datetime | None, source: str | None) -> list[str]:
-    some = " or ".join(f"{f} is not null" for f in fields)
-    found = lake.sql(f"""select distinct split_part(id, ':', 1) from "{entity}" where ({some}) and {of_source(source)} order by 1""", as_of)
-    return [row[0] for row in found.fetchall()]
+    return finding
 
 
 def import_findings(lake, source: str | None = None) -> pd.DataFrame:

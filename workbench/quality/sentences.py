@@ -6,7 +6,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from workbench.quality.fill import LOST, WON, of_source
+from workbench.rows import of_source
+from workbench.schema import LOST, WON
 
 _READY = {"yes": "ready", "partly": "partly ready", "no": "not ready"}
 
