@@ -6,7 +6,8 @@ import pytest
 from scipy.special import expit, logit
 
 from workbench.models import ladder
-from workbench.models.ladder import Platt, calibration_error, evaluate, grouped_means, perfect_calibration_error, time_split
+from workbench.models.calibration import Platt, calibration_error, log_losses, perfect_calibration_error
+from workbench.models.ladder import evaluate, grouped_means, time_split
 from workbench.models.rungs import BaseRate
 
 
@@ -54,7 +55,7 @@ def test_no_model_judges_a_record_that_it_learned_from(evaluation, monkeypatch):
     frame = snapshots_of().assign(who=lambda f: f["group"])
     judged = evaluate(frame, ["x", "who"], evaluation=evaluation, horizon_days=84)
     expected = time_split(frame, 84)[1].sum() if evaluation == "time" else len(frame)
-    assert len(judged.rows) == expected and judged.parts["spy"].shape == (expected, 1)
+    assert len(judged.rows) == expected and judged.parts["spy"].shape == (len(frame), 1) and (judged.fold[judged.rows["row"]] == judged.rows["fold"]).all()
 
 
 def test_training_holds_open_records_too_so_its_rate_is_the_true_one(monkeypatch):
@@ -80,7 +81,7 @@ def test_a_signal_is_sold_with_a_gain_near_the_truth():
     assert judged.verdict == "usable" and row["gain_low"] > 0
     frame = records(200_000, seed=9)  # what the true probabilities would gain
     p, y = expit(-1.0 + 0.5 * (frame["visits"] - 4) + (frame["source"] == "a")), frame["event"].to_numpy(int)
-    best = ladder.log_losses(y, np.full(len(y), y.mean())).mean() - ladder.log_losses(y, p.to_numpy()).mean()
+    best = log_losses(y, np.full(len(y), y.mean())).mean() - log_losses(y, p.to_numpy()).mean()
     assert 0.8 * best < row["gain"] < 1.15 * best
     chosen = judged.rows[judged.model].to_numpy()
     assert calibration_error(judged.rows["y"].to_numpy(), chosen) < perfect_calibration_error(chosen, np.arange(3000))[1] * 1.2
@@ -181,5 +182,5 @@ def test_a_rung_is_left_only_for_one_that_beats_it_in_pairs():
     y = (rng.random(3000) < p).astype(int)
     noisy = expit(logit(p) + rng.normal(0, 0.02, 3000))
     rows = pd.DataFrame({"group": np.arange(3000).astype(str), "y": y} | {n: q for n, q in zip([r.name for r in ladder.RUNGS], [np.full(3000, y.mean()), p, noisy, noisy, noisy, noisy], strict=True)})
-    judged = ladder._judge(rows, {}, 7)
+    judged = ladder._judge(rows, [r.name for r in ladder.RUNGS], 7)
     assert judged.model == "rate by segment" and judged.verdict == "usable"

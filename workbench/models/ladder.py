@@ -7,56 +7,32 @@ the rows that were resolved early, whose rate is another. Grouped (no dates): tw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from workbench.models.calibration import Platt, calibration_error, equal_mass, log_losses, perfect_calibration_error  # noqa: F401
 from workbench.models.rungs import RUNGS, BaseRate, group_folds
 
 WORTH = 0.02  # a gain worth having: this share of the base rate's log loss
-MIN_EVENTS = 30
+MIN_EVENTS, MIN_TRAINED, MIN_TESTED = 30, 15, 10  # records with the event, and without: in all, to learn from, to judge on
 DRAWS = 1000
 MOST_ROWS = 50_000  # a model learns from so many rows, drawn at random: weekly snapshots of one record tell little more than one of them
-CLIP = 1e-4
-
-
-class Platt:
-    """p = expit(a + sum of b x part), b >= 0, by maximum likelihood with a slight pull to a = 0 and equal b that add up to 1."""
-
-    def fit(self, parts: np.ndarray, y: np.ndarray) -> Platt:
-        """Learn a and b from the log-odds (a row a record, a column a part) of rows that the model has not seen."""
-        even, spread = np.full(parts.shape[1], 1 / parts.shape[1]), np.ptp(parts, axis=0) > 1e-9
-        if not spread.any():  # one value for everybody: only a level can be learned
-            self.a_, self.b_ = float(logit(np.clip(y.mean(), CLIP, 1 - CLIP)) - parts.mean(axis=0) @ even), even
-            return self
-
-        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-            m, away = w[0] + parts @ w[1:], w[1:] - even
-            slope = expit(m) - y
-            return (np.sum(np.logaddexp(0, m) - y * m) + 0.5 * w[0] ** 2 + 2 * away @ away, np.r_[slope.sum() + w[0], parts.T @ slope + 4 * away])
-
-        found = minimize(loss, np.r_[0.0, even], jac=True, method="L-BFGS-B", bounds=[(None, None)] + [(0, None)] * len(even)).x
-        self.a_, self.b_ = float(found[0]), found[1:]
-        return self
-
-    def predict(self, parts: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities."""
-        return np.clip(expit(self.a_ + parts @ self.b_), CLIP, 1 - CLIP)
 
 
 @dataclass
 class Evaluation:
-    """rows: row (of the frame), group, y and a column of probabilities a rung, all out of sample; parts: their log-odds by rung.
+    """rows: row (of the frame), group, fold (its model), y and a column of probabilities a rung, all out of sample.
 
     ladder: one row a rung (model, auc, log_loss, brier, gain over the base rate with gain_low (99 %) and gain_high (95 %, both one-sided);
     gain_low counts also against the rung's own mean probability, since a level that drift happened to favour tells no record from another;
-    step, the gain over the rung before with step_low and step_high (95 %), chosen). model: the rung chosen.
+    step, the gain over the rung before with step_low and step_high (95 %), chosen). model: the rung chosen. parts, fold: of every row of
+    the frame, log-odds by rung out of sample and number of the fold (-1: took no part).
     """
 
     rows: pd.DataFrame
@@ -65,43 +41,11 @@ class Evaluation:
     verdict: str
     why: str = ""
     parts: dict[str, np.ndarray] = field(default_factory=dict)
+    fold: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
-
-def log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Log loss of each row, in nats.
-
-    >>> [round(float(v), 3) for v in log_losses(np.array([1, 0]), np.array([.8, .5]))]
-    [0.223, 0.693]
-    """
-    p = np.clip(p, CLIP, 1 - CLIP)
-    return -np.where(y == 1, np.log(p), np.log(1 - p))
-
-
-def equal_mass(p: np.ndarray, bins: int = 10) -> list[np.ndarray]:
-    """Row numbers of each bin, lowest probabilities first; every bin holds as many rows, give or take one."""
-    return [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
-
-
-def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = 10) -> float:
-    """ECE over bins of equal mass: mean |observed - predicted|, weighted by rows.
-
-    >>> round(calibration_error(np.array([0, 1]), np.array([.25, .75]), bins=2), 2)
-    0.25
-    """
-    return float(sum(len(i) * abs(y[i].mean() - p[i].mean()) for i in equal_mass(p, bins)) / len(p))
-
-
-def perfect_calibration_error(p: np.ndarray, groups: np.ndarray, seed: int = 7, draws: int = 400) -> tuple[float, float]:
-    """ECE (mean, 95th percentile) of a model whose probabilities p are exactly true, at this n: what chance alone makes.
-
-    Rows of one group (snapshots of one record) share their luck, so they count as little more than one.
-    """
-    _, code = np.unique(groups, return_inverse=True)
-    parts, rng, found = equal_mass(p), np.random.default_rng(seed), np.empty(draws)
-    for i in range(draws):
-        off = (rng.random(code.max() + 1)[code] < p) - p
-        found[i] = sum(abs(off[part].sum()) for part in parts) / len(p)
-    return float(found.mean()), float(np.quantile(found, 0.95))
+    def judged_parts(self) -> np.ndarray:
+        """The log-odds of `rows` by the chosen rung, a column a part."""
+        return self.parts[self.model][self.rows["row"]]
 
 
 def grouped_means(values: np.ndarray, groups: np.ndarray, seed: int = 7, weights: np.ndarray | None = None, draws: int = DRAWS) -> np.ndarray:
@@ -122,14 +66,15 @@ def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tu
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
-def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7,
+def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (),
              progress: Callable[[str], None] | None = None) -> Evaluation:
-    """Judge every rung on labelled rows (group, as_of, event and features), out of sample; see the module."""
+    """Judge every rung (or `rungs` only) on labelled rows (group, as_of, event and features), out of sample; see the module."""
+    rungs = rungs or RUNGS
     y, groups, X = frame["event"].astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
     train, test = time_split(frame, horizon_days) if evaluation == "time" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
-    why = _too_few(y, groups, {"": train} if evaluation != "time" else {"training ": train, "test ": test})
+    why = _too_few(y, groups, {"": (train | test, MIN_EVENTS), "training ": (train, MIN_TRAINED), "test ": (test, MIN_TESTED)})
     if why := why or ("" if features else "No field was known at the time of scoring, so nothing can be learned."):
-        return Evaluation(pd.DataFrame(columns=["row", "group", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
+        return Evaluation(pd.DataFrame(columns=["row", "group", "fold", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
     used, fold = np.flatnonzero(train | test), np.full(len(y), -1)
     parts: dict[str, np.ndarray] = {}
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
@@ -137,16 +82,18 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     for f in range(fold.max() + 1):
         fit, out = learned_from(train & (fold != f), seed), np.flatnonzero(fold == f)
         beside: dict[str, BaseRate] = {}
-        for rung in RUNGS:
+        for rung in rungs:
             if progress:
                 progress(f"fold {f + 1} of {fold.max() + 1}: {rung.name}")
             beside[rung.name] = rung().fit(X.iloc[fit], y[fit], groups[fit], beside)
             found = beside[rung.name].parts(X.iloc[out])
             parts.setdefault(rung.name, np.zeros((len(y), found.shape[1])))[out] = found
-    rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "y": y[test]})
+    rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
     for name, z in parts.items():
         rows[name] = expit(z[test, 0]) if name == BaseRate.name else _calibrated(z, y, train, test, fold, evaluation)
-    return _judge(rows, {name: z[test] for name, z in parts.items()}, seed)
+    judged = _judge(rows, [r.name for r in rungs], seed)
+    judged.parts, judged.fold = parts, fold
+    return judged
 
 
 def learned_from(allowed: np.ndarray, seed: int) -> np.ndarray:
@@ -155,13 +102,13 @@ def learned_from(allowed: np.ndarray, seed: int) -> np.ndarray:
     return rows if len(rows) <= MOST_ROWS else np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
 
 
-def _too_few(y: np.ndarray, groups: np.ndarray, sets: dict[str, np.ndarray]) -> str:
+def _too_few(y: np.ndarray, groups: np.ndarray, sets: dict[str, tuple[np.ndarray, int]]) -> str:
     """Why there is too little to learn from; rows of one record count once."""
-    for name, part in sets.items():
+    for name, (part, least) in sets.items():
         events = len(np.unique(groups[part & (y == 1)]))
         others = len(np.unique(groups[part])) - events
-        if min(events, others) < MIN_EVENTS:
-            return f"The {name}records hold {events:,} with the event and {others:,} without; at least {MIN_EVENTS} of each are needed."
+        if min(events, others) < least:
+            return f"The {name}records hold {events:,} with the event and {others:,} without; at least {least} of each are needed."
     return ""
 
 
@@ -175,8 +122,8 @@ def _calibrated(z: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarra
     return p
 
 
-def _judge(rows: pd.DataFrame, parts: dict[str, np.ndarray], seed: int) -> Evaluation:
-    names, y = [r.name for r in RUNGS], rows["y"].to_numpy()
+def _judge(rows: pd.DataFrame, names: list[str], seed: int) -> Evaluation:
+    y = rows["y"].to_numpy()
     losses = np.column_stack([log_losses(y, rows[n].to_numpy()) for n in names])
     level = np.column_stack([log_losses(y, np.full(len(y), rows[n].mean())) for n in names])
     draws, mean = grouped_means(np.hstack([losses, level]), rows["group"].to_numpy(), seed), losses.mean(axis=0)
@@ -197,4 +144,4 @@ def _judge(rows: pd.DataFrame, parts: dict[str, np.ndarray], seed: int) -> Evalu
         verdict, why = "no usable signal", f"A gain of {WORTH:.0%} of the base rate's log loss, the least worth having, is excluded for every model."
     else:
         verdict, why = "too little data", "The data do not show, with 99 % confidence, a gain of the chosen model over the base rate, nor do they exclude one worth having."
-    return Evaluation(rows, ladder, names[chosen], verdict, why, parts)
+    return Evaluation(rows, ladder, names[chosen], verdict, why)

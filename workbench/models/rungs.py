@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit
+from scipy.special import betaln, logit
 
 NONE = "(none)"
 
@@ -28,8 +28,14 @@ def as_numbers(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def as_text(column: pd.Series) -> pd.Series:
-    """Levels as text, (none) for unknown."""
-    return column.astype("string").fillna(NONE).astype(object)
+    """Levels as text, (none) for unknown; levels that differ in case or outer blanks only are one.
+
+    >>> as_text(pd.Series(["Retail", " RETAIL", None])).tolist()
+    ['retail', 'retail', '(none)']
+    """
+    codes, levels = pd.factorize(column.astype("string"))
+    names = np.array([*(str(level).strip().casefold() for level in levels), NONE], dtype=object)
+    return pd.Series(names[codes], index=column.index)
 
 
 def group_folds(y: np.ndarray, groups: np.ndarray, k: int = 5, seed: int = 7, alike: np.ndarray | None = None) -> np.ndarray:
@@ -74,25 +80,30 @@ class BaseRate:
 
 
 class SegmentRate(BaseRate):
-    """The rate of the record's segment: the one categorical field that separates the training rows best; a segment never seen has the base rate."""
+    """The rate of the record's segment, partially pooled: the one categorical field that separates the training rows best; a segment never seen has the base rate.
+
+    Segments' rates ~ beta(k x base rate, k x (1 - base rate)); k, the records of the base rate that each segment is given, is learned.
+    """
 
     name = "rate by segment"
-    weight = 20.0  # rows of the base rate added to each segment
+    strengths = np.geomspace(2, 2000, 13)
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> SegmentRate:
-        """Choose the field by its penalized likelihood (BIC), so that a field of many values has to earn them; rows of one group count as one."""
+        """Choose the field by its marginal likelihood over the k, in which a field of many values has to earn them; rows of one group count as one."""
         super().fit(X, y, groups)
-        n_groups = len(np.unique(groups))
-        best, self.field_, self.table_ = -0.5 * np.log(max(n_groups, 2)), "", pd.Series(dtype="float64")
+        rows = len(y) / len(np.unique(groups))  # a group
+        best, self.field_, self.table_ = np.log(10), "", pd.Series(dtype="float64")  # ten times likelier than no segments at all
+        k = self.strengths[:, None]
         for c in kinds(X)[1]:
-            count = pd.Series(y).groupby(as_text(X[c]).to_numpy()).agg(["sum", "count"])
+            count = pd.Series(y).groupby(as_text(X[c]).to_numpy()).agg(["sum", "count"]) / rows
             if len(count) > 60:
                 continue
-            rate = (count["sum"] + self.weight * self.rate_) / (count["count"] + self.weight)
-            gain = (count["sum"] * np.log(rate / self.rate_) + (count["count"] - count["sum"]) * np.log((1 - rate) / (1 - self.rate_))).sum()
-            worth = gain * n_groups / len(y) - 0.5 * len(count) * np.log(n_groups)
+            won, lost = count["sum"].to_numpy(), (count["count"] - count["sum"]).to_numpy()
+            likely = (betaln(won + k * self.rate_, lost + k * (1 - self.rate_)) - betaln(k * self.rate_, k * (1 - self.rate_))).sum(axis=1)
+            worth = np.logaddexp.reduce(likely) - np.log(len(k)) - won.sum() * np.log(self.rate_) - lost.sum() * np.log(1 - self.rate_)
             if worth > best:
-                best, self.field_, self.table_ = worth, c, rate
+                strength = self.strengths[likely.argmax()]
+                best, self.field_, self.table_ = worth, c, (count["sum"] + strength * self.rate_) / (count["count"] + strength)
         return self
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:

@@ -1,0 +1,157 @@
+"""Calibration: the map from log-odds to probabilities, how far these are off, and the interval of what records scored alike do."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+CLIP = 1e-4
+Z80 = 1.2815515655446004  # the normal distribution's 90th percentile: 80 % lie within
+TYPICAL = 0.1  # how far, in log-odds, a map's bends and a level's moves between quarters usually are
+
+
+class Platt:
+    """p = expit(a + sum of b x part), b >= 0, by maximum likelihood with a slight pull to a = 0 and equal b that add up to 1."""
+
+    def fit(self, parts: np.ndarray, y: np.ndarray) -> Platt:
+        """Learn a and b from the log-odds (a row a record, a column a part) of rows that the model has not seen."""
+        even, spread = np.full(parts.shape[1], 1 / parts.shape[1]), np.ptp(parts, axis=0) > 1e-9
+        if not spread.any():  # one value for everybody: only a level can be learned
+            self.a_, self.b_ = float(logit(np.clip(y.mean(), CLIP, 1 - CLIP)) - parts.mean(axis=0) @ even), even
+            return self
+
+        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+            m, away = w[0] + parts @ w[1:], w[1:] - even
+            slope = expit(m) - y
+            return (np.sum(np.logaddexp(0, m) - y * m) + 0.5 * w[0] ** 2 + 2 * away @ away, np.r_[slope.sum() + w[0], parts.T @ slope + 4 * away])
+
+        found = minimize(loss, np.r_[0.0, even], jac=True, method="L-BFGS-B", bounds=[(None, None)] + [(0, None)] * len(even)).x
+        self.a_, self.b_ = float(found[0]), found[1:]
+        return self
+
+    def predict(self, parts: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities."""
+        return np.clip(expit(self.a_ + parts @ self.b_), CLIP, 1 - CLIP)
+
+
+def log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Log loss of each row, in nats.
+
+    >>> [round(float(v), 3) for v in log_losses(np.array([1, 0]), np.array([.8, .5]))]
+    [0.223, 0.693]
+    """
+    p = np.clip(p, CLIP, 1 - CLIP)
+    return -np.where(y == 1, np.log(p), np.log(1 - p))
+
+
+def equal_mass(p: np.ndarray, bins: int = 10) -> list[np.ndarray]:
+    """Row numbers of each bin, lowest probabilities first; every bin holds as many rows, give or take one."""
+    return [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
+
+
+def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = 10) -> float:
+    """ECE over bins of equal mass: mean |observed - predicted|, weighted by rows.
+
+    >>> round(calibration_error(np.array([0, 1]), np.array([.25, .75]), bins=2), 2)
+    0.25
+    """
+    return float(sum(len(i) * abs(y[i].mean() - p[i].mean()) for i in equal_mass(p, bins)) / len(p))
+
+
+def perfect_calibration_error(p: np.ndarray, groups: np.ndarray, seed: int = 7, draws: int = 400) -> tuple[float, float]:
+    """ECE (mean, 95th percentile) of a model whose probabilities p are exactly true, at this n: what chance alone makes.
+
+    Rows of one group (snapshots of one record) share their luck, so they count as little more than one.
+    """
+    _, code = np.unique(groups, return_inverse=True)
+    parts, rng, found = equal_mass(p), np.random.default_rng(seed), np.empty(draws)
+    for i in range(draws):
+        off = (rng.random(code.max() + 1)[code] < p) - p
+        found[i] = sum(abs(off[part].sum()) for part in parts) / len(p)
+    return float(found.mean()), float(np.quantile(found, 0.95))
+
+
+class Interval:
+    """80 % interval of the mean rate of records scored alike, in log-odds: what may be wrong with the map and what moves from quarter to quarter.
+
+    Four independent parts: the map's own parameters (sandwich covariance, rows of one record being one), the bends that the map leaves (an
+    offset a bin), how differently models learned from other records are off (an offset a fold and third), and the level's moves from
+    quarter to quarter. Of the last three, what exceeds chance counts, by a normal-normal model over a grid of its variance.
+    """
+
+    def fit(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, fold: np.ndarray, period: np.ndarray | None = None) -> Interval:
+        """Learn from the judged rows: the fold of each (its model) and its quarter's number (None: no dates, no moves)."""
+        self.map_, p = map, map.predict(parts)
+        x, slope = np.column_stack([np.ones(len(p)), parts]), p * (1 - p)
+        pull = np.diag(np.r_[1.0, np.full(parts.shape[1], 4.0)])  # Platt's
+        bread = np.linalg.inv(x.T @ (x * slope[:, None]) + pull)
+        score = _by_group(groups, x * (y - p)[:, None])
+        self.covariance_ = bread @ (score.T @ score) @ bread
+        bins = equal_mass(p, int(np.clip(len(np.unique(groups[y == 1])) // 20, 1, 10)))
+        label = np.empty(len(p), dtype=int)
+        for k, part in enumerate(bins):
+            label[part] = k
+        self.at_ = np.array([logit(p[part].mean()) for part in bins])
+        offset, chance = _offsets(label, y - p, slope, groups)
+        self.bend_, self.bend_variance_, _ = _shrunk(offset, chance)
+        third = 3 * label // max(len(bins), 1)
+        self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2]
+        self.common_variance_ += 0.0 if period is None else _shrunk(*_offsets(period, y - p, slope, groups))[2]
+        return self
+
+    def bounds(self, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high of each row."""
+        z, x, share = self._placed(parts)
+        variance = np.einsum("ij,jk,ik->i", x, self.covariance_, x) + share**2 @ self.bend_variance_ + self.common_variance_
+        return expit(z - Z80 * np.sqrt(variance)), expit(z + Z80 * np.sqrt(variance))
+
+    def of_mean(self, parts: np.ndarray) -> tuple[float, float]:
+        """Low and high of the mean rate of these rows together."""
+        z, x, share = self._placed(parts)
+        p = expit(z)
+        slope = p * (1 - p)
+        by_map, by_bin, level = slope @ x / len(p), slope @ share / len(p), slope.mean()
+        mean = np.clip(p.mean(), CLIP, 1 - CLIP)
+        spread = np.sqrt(by_map @ self.covariance_ @ by_map + by_bin**2 @ self.bend_variance_ + level**2 * self.common_variance_) / (mean * (1 - mean))
+        return float(expit(logit(mean) - Z80 * spread)), float(expit(logit(mean) + Z80 * spread))
+
+    def _placed(self, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log-odds with the bends, the map's design, and each row's share in the two bins that it lies between."""
+        z = logit(self.map_.predict(parts))
+        right = np.clip(np.searchsorted(self.at_, z), 1, max(len(self.at_) - 1, 1))
+        share, row = np.zeros((len(z), len(self.at_))), np.arange(len(z))
+        if len(self.at_) > 1:
+            gap = np.maximum(self.at_[right] - self.at_[right - 1], 1e-9)
+            share[row, right] = np.clip((z - self.at_[right - 1]) / gap, 0, 1)
+            share[row, right - 1] = 1 - share[row, right]
+        else:
+            share[:] = 1.0
+        return z + share @ self.bend_, np.column_stack([np.ones(len(z)), parts]), share
+
+
+def _by_group(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    _, code = np.unique(groups, return_inverse=True)
+    return np.column_stack([np.bincount(code, v) for v in values.T])
+
+
+def _offsets(label: np.ndarray, off: np.ndarray, slope: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each label's rows are off in log-odds, and the variance that chance gives it (rows of one group are one)."""
+    _, code = np.unique(label, return_inverse=True)
+    cells, cell = np.unique(np.column_stack([code, np.unique(groups, return_inverse=True)[1]]), axis=0, return_inverse=True)
+    weight = np.maximum(np.bincount(code, slope), 1e-9)
+    return np.bincount(code, off) / weight, np.maximum(np.bincount(cells[:, 0], np.bincount(cell, off) ** 2), 1e-12) / weight**2
+
+
+def _shrunk(offset: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Posterior mean and variance of each true offset, and the mean of their common variance, given offsets seen with variance `chance`.
+
+    offset ~ N(true, chance), true ~ N(0, t^2), t half-normal with scale TYPICAL; a grid over t, so that what few offsets cannot tell stays open.
+    """
+    t2 = np.linspace(0, 4 * TYPICAL, 60)[:, None] ** 2
+    fit = -0.5 * (np.log(t2 + chance) + offset**2 / (t2 + chance)).sum(axis=1) - 0.5 * t2[:, 0] / TYPICAL**2
+    weight = np.exp(fit - fit.max())
+    weight /= weight.sum()
+    mean, variance = offset * t2 / (t2 + chance), chance * t2 / (t2 + chance)
+    middle = weight @ mean
+    return middle, weight @ (variance + (mean - middle) ** 2), float(weight @ t2[:, 0])
