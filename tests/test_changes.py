@@ -231,10 +231,11 @@ def test_a_run_remembers_once_what_it_said_and_what_it_said_it_with(runs):
 
 def test_the_card_tells_what_a_model_is_for(runs):
     s = runs[2]
-    card, r = model_card(s), s.results()
+    (facts, card), r = model_card(s), s.results()
     for text in ("The chance that one of these leads converts within 30 days.", "As of 2025-06-01", "number of visits", f"(AUC {r['auc']:.3f})", "Band A", "95 % interval", "off by",
                  "Not for judging, paying, hiring or dismissing people; not for setting prices"):
         assert text in card
+    assert facts["trained_events"] == int(s.spine.frame["event"].sum()) and r.items() <= facts.items()
     assert "script" not in card and "Taken on trust as known when scored: nothing." in card and "{" not in card
 
 

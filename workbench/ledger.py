@@ -27,15 +27,11 @@ SCHEMA = pa.schema([(name, ARROW[kind]) for kind, names in _KINDS.items() for na
 
 
 def purpose_of_run(lake, *, as_of: datetime, source: str | None = None) -> str | None:
-    """What the environment (WORKBENCH_PURPOSE, which a run sets) wants written: a purpose, or None, as in a notebook run by hand.
-
-    A score is production only where the lake held nothing later than `as_of` when it was made; else it is a backtest.
-    """
-    purpose = environ.get("WORKBENCH_PURPOSE", "")
-    if purpose and purpose not in PURPOSES:
+    """What WORKBENCH_PURPOSE (a run sets it) says that is to be written; None = nothing. Production of an as_of that the lake knew more than is a backtest."""
+    purpose = environ.get("WORKBENCH_PURPOSE") or None
+    if purpose not in (None, *PURPOSES):
         raise WorkbenchError(f"WORKBENCH_PURPOSE={purpose} is no purpose.", fix=f"One of {', '.join(PURPOSES)}, or none to write nothing.")
-    latest = lake.latest_event(source) if purpose == "production" else None
-    return "backtest" if latest is not None and latest > as_of else purpose or None
+    return "backtest" if purpose == "production" and (lake.latest_event(source) or as_of) > as_of else purpose
 
 
 def write_scores(lake, frame: pd.DataFrame, *, purpose: str, model: str, as_of: datetime, lake_version: int, source: str | None, made_at: datetime,

@@ -23,7 +23,7 @@ from workbench.features.snapshots import state_sql
 from workbench.lake import open_lake
 from workbench.models.leads import LeadScores
 from workbench.models.reasons import POINT, Scorer, readable, shown_values
-from workbench.models.saved import model_card, save_model, training_facts
+from workbench.models.saved import model_card, save_model
 from workbench.rows import scratch
 
 STRONGEST, LEAST = 8, 3  # features whose points the ledger keeps; points by which a score must move to be called risen or fallen
@@ -47,22 +47,17 @@ def total_points(scorer: Scorer, X: pd.DataFrame) -> pd.Series:
     return pd.Series((scorer.map.a_ + scorer.rung.parts(X) @ scorer.map.b_) / POINT if len(X) else 0.0, index=X.index)
 
 
-def horizon(s: LeadScores) -> int | None:
-    """The days within which the event is foretold; None = ever."""
-    return s.spine.horizon_days if s.spine.evaluation == "time" else None
-
-
 def remember(lake, s: LeadScores, *, purpose: str | None, made_at: datetime, run: str = "") -> int:
     """Save the model under `<lake>/_models` and write every open record's score to the ledger; the rows written. purpose None: nothing is."""
     if purpose is None or s.scorer is None or s.examples:
         return 0
-    X = s.spine.open.set_index("id")[s.spine.features]
-    model = save_model(s.scorer, lake.path / "_models", features=X, facts=training_facts(s), card=model_card(s)).name
+    X, (facts, card) = s.spine.open.set_index("id")[s.spine.features], model_card(s)
+    model = save_model(s.scorer, lake.path / "_models", features=X, facts=facts, card=card).name
     kept = [p[p.abs().nlargest(STRONGEST).index] for _, p in s.points.iterrows()]
     told = pd.DataFrame({"start": s.start, "points": [p.to_json(double_precision=15) for p in kept], "others": s.points.sum(axis=1) - [p.sum() for p in kept]}, index=s.points.index)
     frame = s.scores.rename(columns={"p_convert": "p"}).join(told).assign(total=s.scores["id"].map(total_points(s.scorer, X)))
     return ledger.write_scores(lake, frame, purpose=purpose, model=model, as_of=s.spine.as_of, lake_version=lake.version, source=s.spine.source, made_at=made_at, run=run,
-                               entity=s.spine.entity, horizon_days=horizon(s))
+                               entity=s.spine.entity, horizon_days=s.spine.horizon_days if s.spine.evaluation == "time" else None)
 
 
 @dataclass
@@ -99,8 +94,8 @@ def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[s
     """What changed since the last production run on record before `s` (or that of `since` or before), else since the last earlier day of the calendar grid as
     today's model sees it. `allow` as in `lead_scores`; `explained`: so many records, those that moved most, are split by feature."""
     spine, names, now = s.spine, s.spine.features, s.spine.open.set_index("id")
-    before = since + timedelta(microseconds=1) if since else spine.as_of
-    said = ledger.latest_run(lake, before=before, source=spine.source, entity=spine.entity, horizon_days=horizon(s)).set_index("id")
+    said = ledger.latest_run(lake, before=since + timedelta(microseconds=1) if since else spine.as_of, source=spine.source, entity=spine.entity,
+                             horizon_days=spine.horizon_days if spine.evaluation == "time" else None).set_index("id")
     if len(said):
         old, note = _known_then(lake, s, now.loc[now.index.intersection(said.index)], said, allow), "Compared with the scores that were given as of {:%Y-%m-%d %H:%M} UTC."
     else:
@@ -134,12 +129,13 @@ def _known_then(lake, s: LeadScores, now: pd.DataFrame, said: pd.DataFrame, allo
 
 def _rows(lake, s: LeadScores, said: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
     """One row a record of `said` or `now`: state, name, and both scores."""
-    came = outcomes(lake, said.reset_index().assign(entity=s.spine.entity, horizon_days=horizon(s)), as_of=s.spine.as_of).set_index("id")["state"]
+    came = outcomes(lake, said.reset_index().assign(entity=s.spine.entity, horizon_days=None), as_of=s.spine.as_of).set_index("id")["state"]
     rows = pd.DataFrame({"p_then": said["p"], "points_then": said["total"].fillna(logit(said["p"]) / POINT), "state": came.where(came.isin(["won", "lost", "gone"]), "other")})
     rows = rows.reindex(said.index.union(now.index))
     rows.loc[now.index, "state"] = np.where(now.index.isin(said.index), "open", "entered")
     rows["name"] = lake.read(s.spine.entity, s.spine.as_of, columns=["id", "name"]).set_index("id")["name"]
-    rows["p_now"], rows["points_now"] = s.scores.set_index("id")["p_convert"], total_points(s.scorer, now[s.spine.features]) if s.scorer else np.nan
+    rows["p_now"] = s.scores.set_index("id")["p_convert"].reindex(now.index)
+    rows["points_now"] = total_points(s.scorer, now[s.spine.features]) if s.scorer else np.nan
     return rows.assign(name=rows["name"].fillna(rows.index.to_series()), change=np.nan, data=np.nan, model=np.nan, parts=None, sentence=None)
 
 

@@ -20,12 +20,11 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
 from workbench.errors import WorkbenchError
 from workbench.models.ladder import Platt
 from workbench.models.reasons import Scorer, readable
-from workbench.models.rungs import RUNGS
+from workbench.models.rungs import RUNGS, kinds
 
 if TYPE_CHECKING:
     from workbench.models.leads import LeadScores
@@ -39,7 +38,6 @@ class SavedScorer(Scorer):
 
     features: dict[str, str] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
-    card: str = ""
     identity: str = ""
 
     def probabilities(self, X: pd.DataFrame) -> np.ndarray:
@@ -56,7 +54,7 @@ class SavedScorer(Scorer):
 
 
 def _kinds(X: pd.DataFrame) -> dict[str, str]:
-    return {c: "date" if is_datetime64_any_dtype(X[c]) else "number" if is_numeric_dtype(X[c]) and not is_bool_dtype(X[c]) else "text" for c in X}
+    return {c: "text" for c in X} | {c: "date" if X[c].dtype.kind == "M" else "number" for c in kinds(X)[0]}
 
 
 def save_model(scorer: Scorer, folder: Path, *, features: pd.DataFrame, facts: dict, card: str) -> Path:
@@ -65,7 +63,7 @@ def save_model(scorer: Scorer, folder: Path, *, features: pd.DataFrame, facts: d
     What was saved before is left as it is. A killed process leaves at most a hidden folder that nothing reads.
     """
     held: dict[str, bytes] = {"card.md": card.encode()}
-    told = {f.name: _encoded(getattr(scorer, f.name), held) for f in fields(Scorer)} | {"features": _encoded(_kinds(features), held), "facts": _encoded(facts, held)}
+    told = _encoded({f.name: getattr(scorer, f.name) for f in fields(Scorer)} | {"features": _kinds(features), "facts": facts}, held)
     held["model.json"] = json.dumps(told, allow_nan=False).encode()
     hashes = {name: sha256(data).hexdigest() for name, data in held.items()}
     final, hidden = folder / _identity(hashes), folder / f".{uuid4().hex}"
@@ -77,23 +75,16 @@ def save_model(scorer: Scorer, folder: Path, *, features: pd.DataFrame, facts: d
             hidden.rename(final)
         except OSError:  # another process may have saved the same model meanwhile
             shutil.rmtree(hidden)
-    _checked(final)
+    load_model(final)  # or an error, where that folder was damaged since
     return final
-
-
-def load_model(path: Path) -> SavedScorer:
-    """The model in a folder that `save_model` made; refused when a byte changed or its format is of another time."""
-    held = _checked(path)
-    told = {name: _decoded(value, held) for name, value in json.loads(held["model.json"]).items()}
-    return SavedScorer(**told, card=held["card.md"].decode(), identity=path.name)
 
 
 def _identity(hashes: dict[str, str]) -> str:
     return sha256(json.dumps([FORMAT, hashes], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _checked(path: Path) -> dict[str, bytes]:
-    """The files of a saved model by name, each as its manifest says."""
+def load_model(path: Path) -> SavedScorer:
+    """The model in a folder that `save_model` made; refused when a byte changed or its format is of another time."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
         hashes = {str(name): str(told) for name, told in manifest["files"].items()}
@@ -103,10 +94,10 @@ def _checked(path: Path) -> dict[str, bytes]:
                  f"{path / changed[0]} was changed after the model was saved." if changed else
                  f"{path / 'manifest.json'} was changed after the model was saved, or its folder renamed." if path.name != _identity(hashes) else "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        held, wrong = {}, f"{path} is no whole saved model: {type(error).__name__} {error}."
+        wrong = f"{path} is no whole saved model: {type(error).__name__} {error}."
     if wrong:
         raise WorkbenchError(wrong, fix="Take the folder from a backup, or train again.")
-    return held
+    return SavedScorer(**_decoded(json.loads(held["model.json"]), held), identity=path.name)
 
 
 def _remade(kind: Any, told: dict) -> Any:
@@ -152,24 +143,19 @@ def _decoded(value: Any, held: dict[str, bytes]) -> Any:
     return held[told] if kind == "file" else TYPES[kind][1](_decoded(told, held))
 
 
-def training_facts(s: LeadScores) -> dict:
-    """Of what, when and how well a model learned: plain values, those of `LeadScores.results` among them."""
-    told = s.spine.frame[s.spine.frame["event"].notna()]
-    of = {c: getattr(s.spine, c) for c in ("entity", "source", "horizon_days", "score_at")} | {"as_of": str(s.spine.as_of)}
-    return s.results() | of | {"trained_n": len(told), "trained_records": int(told["id"].nunique()), "trained_events": int(told["event"].sum()),
-                               "trained_from": str(told["as_of"].min())[:10], "trained_to": str(told["as_of"].max())[:10]}
-
-
-def model_card(s: LeadScores) -> str:
-    """The model card as Markdown, from card.md; it holds no text from the CRM but field names."""
+def model_card(s: LeadScores) -> tuple[dict, str]:
+    """Of what, when and how well a model learned as plain values, and the model card as Markdown (from card.md; no text from the CRM but field names)."""
     from workbench.models import sentences as say  # lies above: leads may save
 
-    facts, chosen = training_facts(s), s.ladder[s.ladder["chosen"]].iloc[0]
+    told, chosen = s.spine.frame[s.spine.frame["event"].notna()], s.ladder[s.ladder["chosen"]].iloc[0]
+    facts = s.results() | {c: getattr(s.spine, c) for c in ("entity", "source", "horizon_days", "score_at")} | {
+        "as_of": str(s.spine.as_of), "trained_n": len(told), "trained_records": int(told["id"].nunique()), "trained_events": int(told["event"].sum()),
+        "trained_from": str(told["as_of"].min())[:10], "trained_to": str(told["as_of"].max())[:10]}
     out = dict.fromkeys(s.excluded["field"], "") | {r.field: f" ({r.verdict})" for r in s.suspects.itertuples() if r.verdict != "fine" and not r.used}
     bands = [f"- Band {b.band}: {b.n:,} rows, scored {b.p_mean:.1%} on average; {b.observed:.1%} had the event (95 % interval {b.low:.1%} to {b.high:.1%})." for b in s.bands.itertuples()]
-    return resources.files("workbench.models").joinpath("card.md").read_text(encoding="utf-8").format(**facts | chosen.to_dict() | {
-        "event": say.event_words(s).replace("converted", "converts", 1).replace("were won", "is won", 1), "source": facts["source"] or "every source",
-        "population": "that is open on a day of the calendar grid" if facts["score_at"] == "grid" else "as it stood when it was first seen",
+    return facts, resources.files("workbench.models").joinpath("card.md").read_text(encoding="utf-8").format(**facts | chosen.to_dict() | {
+        "event": say.event_words(s).replace("converted", "converts", 1).replace("were won", "is won", 1), "source": s.spine.source or "every source",
+        "population": "that is open on a day of the calendar grid" if s.spine.score_at == "grid" else "as it stood when it was first seen",
         "features": ", ".join(map(readable, facts["features"])), "assumed": ", ".join(map(readable, facts["assumed"])) or "nothing",
-        "kept_out": ", ".join(readable(c) + verdict for c, verdict in out.items()) or "nothing", "base_rate": say.base_rate_sentence(s), "verdict": say.verdict_sentence(s), "bands": "\n".join(bands),
-        "calibration": say.calibration_sentence(s), "limits": say.trust_points(s)})
+        "kept_out": ", ".join(readable(c) + verdict for c, verdict in out.items()) or "nothing", "base_rate": say.base_rate_sentence(s),
+        "verdict": say.verdict_sentence(s), "bands": "\n".join(bands), "calibration": say.calibration_sentence(s), "limits": say.trust_points(s)})
