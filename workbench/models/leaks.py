@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import f as f_distribution
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from workbench import schema
 from workbench.features.snapshots import Snapshots, seen_records, state_sql
-from workbench.models.rungs import as_numbers, as_text, kinds
-from workbench.rows import quoted, scratch
+from workbench.models.rungs import as_numbers, kinds
+from workbench.rows import scratch
 
 PURE, MIN_ROWS, MIN_OUTCOMES, SURE = 0.98, 30, 30, 3.5
 MOST_RECORDS = 50_000  # a larger source is judged on as many, drawn at random
@@ -66,21 +67,22 @@ def auc_within(score: np.ndarray, event: np.ndarray, strata: np.ndarray | None =
 
 
 def levels(values: pd.Series) -> np.ndarray:
-    """A whole number for each value: levels of texts and of numbers with few values, twentieths of the others; blank is a level."""
+    """A whole number for each value: 0 = blank, then one for each text, day or number; more than 20 numbers are taken in twentieths."""
     frame = values.to_frame("v")
-    numbers = as_numbers(frame, ["v"])["v"] if kinds(frame)[0] and values.notna().any() else values
-    if numbers is not values and numbers.nunique() > 20:
-        numbers = pd.Series(np.searchsorted(np.nanquantile(numbers, np.linspace(0.05, 0.95, 19)), numbers)).where(numbers.notna().to_numpy())
-    return pd.factorize(as_text(numbers).to_numpy())[0]
+    x = as_numbers(frame, ["v"])["v"] if kinds(frame)[0] and values.notna().any() else values
+    if x is not values and x.nunique() > 20:
+        return np.where(x.isna(), 0, 1 + np.searchsorted(np.nanquantile(x, np.linspace(0.05, 0.95, 19)), x))
+    return pd.factorize(x)[0] + 1
 
 
-def learned_rates(level: np.ndarray, event: np.ndarray) -> np.ndarray:
-    """The rate of the event at each row's level as the other half of the rows shows it, drawn to the base rate by five rows."""
-    fold, base, k, out = np.arange(len(level)) % 2, event.mean(), level.max(initial=0) + 1, np.empty(len(level))
+def learned_odds(level: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """Log-odds of the event at each row's level beyond the base's, as the other half of the rows shows them (and five rows of the base)."""
+    half, k, out = np.arange(len(level)) % 2, level.max(initial=0) + 1, np.zeros(len(level))
     for side in (0, 1):
-        part = fold != side
+        part = half != side
+        base = (event[part].sum() + 0.5) / (part.sum() + 1)
         rate = (np.bincount(level[part], event[part], k) + 5 * base) / (np.bincount(level[part], minlength=k) + 5)
-        out[~part] = rate[level[~part]]
+        out[~part] = (np.log(rate / (1 - rate)) - np.log(base / (1 - base)))[level[~part]]
     return out
 
 
@@ -90,7 +92,7 @@ def _tenths(x: np.ndarray, k: int = 10) -> np.ndarray:
 
 def _alone(h: Hearing, level: np.ndarray, values: pd.Series, won: np.ndarray, as_of: bool) -> None:
     """Too good alone: AUC of the field's cross-fitted rates; share of records in values that had one outcome only."""
-    base, (auc, se) = won.mean(), auc_within(learned_rates(level, won), won)
+    base, (auc, se) = won.mean(), auc_within(learned_odds(level, won), won)
     n, yes = np.bincount(level), np.bincount(level, won)
     pure = (n >= MIN_ROWS) & ((yes >= PURE * n) & (base <= 0.9) | (yes <= (1 - PURE) * n) & (base >= 0.1))
     share = float(n[pure].sum() / len(level))
@@ -123,7 +125,7 @@ def _open_records(h: Hearing, values: pd.Series, level: np.ndarray, closed: np.n
     h.numbers["fill_gap"] = 2 * a - 1  # of a yes and no, 2 AUC - 1 is the difference of the two shares
     shares = f"{full[event == 1].mean():.0%} of closed and {full[event == 0].mean():.0%} of open records"
     h.accuse(2 * (a - SURE * se) - 1, (0.15, 0.4), f"it is filled more often once a record is closed: in {shares} (difference at the same age {2 * a - 1:+.0%})")
-    a, se = auc_within(learned_rates(level, event)[full], event[full], strata[full])
+    a, se = auc_within(learned_odds(level, event)[full], event[full], strata[full])
     h.numbers["open_auc"] = a
     if h.numbers["auc_low"] > 0.53:
         h.accuse(a - SURE * se, (0.6, 0.75), f"its values tell closed records from open ones of the same age (AUC {a:.2f})")
@@ -131,17 +133,15 @@ def _open_records(h: Hearing, values: pd.Series, level: np.ndarray, closed: np.n
 
 def _over_time(h: Hearing, values: pd.Series, level: np.ndarray, won: np.ndarray, order: np.ndarray, closing: np.ndarray) -> None:
     """Collapses out of time: filled up to a moment and not after it, or telling for older records only; and grows with the time since the close."""
-    full, s = values.notna().to_numpy(), learned_rates(level, won)
-    if np.isfinite(order).all():
-        tenth = _tenths(order)
-        fill = np.bincount(tenth, full) / np.bincount(tenth)
-        drop = float((fill[:-1] - fill[1:]).max())
-        h.numbers["fill_drop"] = drop
-        a, se = auc_within(s[full], won[full]) if full.sum() > 2 * MIN_ROWS else (0.5, np.inf)
+    full, s = values.notna().to_numpy(), learned_odds(level, won)
+    a, se = auc_within(s[full], won[full]) if full.sum() > 2 * MIN_ROWS else (0.5, np.inf)
+    for by, name in ((order, "creation"), (closing, "closing")):
+        drop, low, before, after = _stop(full, by)
+        h.numbers["fill_drop"] = max(drop, h.numbers.get("fill_drop", 0.0))
         if a - SURE * se > 0.53:
-            h.accuse(drop - SURE * np.sqrt(0.5 / max(len(full) / 10, 1)), (0.3, 2.0), f"its filling stops at a moment (from {fill[np.argmax(fill[:-1] - fill[1:])]:.0%} to "
-                     f"{fill[np.argmax(fill[:-1] - fill[1:]) + 1]:.0%} between neighbouring tenths of the records), and it does tell of the outcome (AUC {a:.2f} where filled)")
-        half = tenth >= 5
+            h.accuse(low, (0.3, 2.0), f"its filling stops at a moment (from {before:.0%} to {after:.0%} in the order of {name}), and it tells of the outcome (AUC {a:.2f} where filled)")
+    if np.isfinite(order).all():
+        half = _tenths(order, 2) == 1
         (early, e), (late, l_) = auc_within(s[~half], won[~half]), auc_within(s[half], won[half])
         h.numbers["auc_drop"] = early - late
         h.accuse(early - late - SURE * np.hypot(e, l_), (0.08, 0.2), f"it tells of older records (AUC {early:.2f}), not so of newer ones ({late:.2f})")
@@ -156,22 +156,36 @@ def _over_time(h: Hearing, values: pd.Series, level: np.ndarray, won: np.ndarray
         h.accuse(abs(rho[0] - rho[1]) - SURE * np.hypot(*error), (0.1, 0.4), f"it goes on changing after the close: its rank correlation with the time since is {rho[0]:.2f} among won and {rho[1]:.2f} among lost")
 
 
+def _stop(full: np.ndarray, order: np.ndarray) -> tuple[float, float, float, float]:
+    """The steepest fall of the share filled along `order`, between neighbouring twentieths: the fall, its lower bound, the share before, after."""
+    full = full[np.isfinite(order)][np.argsort(order[np.isfinite(order)], kind="stable")]
+    w = max(len(full) // 20, 50)
+    if len(full) < 4 * w:
+        return 0.0, 0.0, 0.0, 0.0
+    share = np.convolve(full, np.ones(w) / w, "valid")
+    before, after = share[:-w], share[w:]
+    low = before - after - SURE * np.sqrt((before * (1 - before) + after * (1 - after) + 1 / w) / w)
+    i = int(np.argmax(low))
+    return float(before[i] - after[i]), float(low[i]), float(before[i]), float(after[i])
+
+
 def _design(values: pd.Series, level: np.ndarray, won: np.ndarray) -> np.ndarray:
     """Columns that stand for a field beside the others: the log-odds of its learned rate, blank or not, its rank if a number."""
-    p, blank = learned_rates(level, won), values.isna().to_numpy(float)
-    columns = [np.log(p / (1 - p)), *([blank] if 0 < blank.mean() < 1 else [])]
+    blank = values.isna().to_numpy(float)
+    columns = [learned_odds(level, won), *([blank] if 0 < blank.mean() < 1 else [])]
     if kinds(values.to_frame("v"))[0] and 0 <= blank.mean() < 1:
         x = as_numbers(values.to_frame("v"), ["v"])["v"]
         columns.append(x.rank(pct=True).fillna(0.5).to_numpy())
     return np.column_stack(columns)
 
 
-def _beside_others(heard: dict[str, Hearing], frame: pd.DataFrame, still: list[str], won: np.ndarray, blocks: dict[str, list[str]]) -> None:
+@threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
+def _beside_others(heard: dict[str, Hearing], frame: pd.DataFrame, level: dict[str, np.ndarray], still: list[str], won: np.ndarray, blocks: dict[str, list[str]]) -> None:
     """What a field knows beyond the others: is it filled for those who will win, and does nothing but the outcome tie it to other fields?
 
     The others = fields not accused, nor blank in the same records; beside a field that is filled unevenly, only those filled evenly.
     """
-    parts = {c: _design(frame[c], levels(frame[c]), won) for c in frame}
+    parts = {c: _design(frame[c], level[c], won) for c in frame}
     inside = dict(zip(frame, np.split(np.arange(sum(p.shape[1] for p in parts.values())), np.cumsum([p.shape[1] for p in parts.values()])[:-1]), strict=True))
     X, n = np.column_stack(list(parts.values())), len(frame)
     V, W = X - X.mean(0), X - np.where(won[:, None], X[won].mean(0), X[~won].mean(0))  # around the mean of all, of those with the same outcome
@@ -205,7 +219,9 @@ def _beside_others(heard: dict[str, Hearing], frame: pd.DataFrame, still: list[s
 
 def _foretold(V: np.ndarray, gram: np.ndarray, to_won: np.ndarray, j: list[int]) -> np.ndarray:
     """The outcome as columns `j` foretell it by least squares."""
-    return V[:, j] @ np.linalg.solve(gram[np.ix_(j, j)] + 1e-6 * len(V) * np.eye(len(j)), to_won[j]) if j else np.zeros(len(V))
+    weight = np.zeros(V.shape[1])
+    weight[j] = np.linalg.solve(gram[np.ix_(j, j)] + 1e-6 * len(V) * np.eye(len(j)), to_won[j])
+    return V @ weight
 
 
 def _blocks(frame: pd.DataFrame) -> dict[str, list[str]]:
@@ -216,24 +232,25 @@ def _blocks(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _changes(lake, entity: str, columns: list[str], ids: pd.DataFrame, as_of) -> pd.DataFrame:
-    """One row a field and outcome: touched = closed records whose value changed after creation, late = of them with a change in a version that is
-    closed already, mass = of the late ones with it at an instant that 20 others share; moved = share of its filled closed records that changed."""
-    columns_out = ["field", "won", "touched", "late", "mass", "filled"]
-    if not columns:
-        return pd.DataFrame(columns=columns_out)
+    """One row a field and outcome of the closed records `ids` (id, won): touched = their number whose value changed after creation, late = those of
+    them with a change in a version that is closed already, mass = those of the late ones with it at an instant that 20 others share."""
     start = lake.fields().query("entity == @entity and history_from.notna()").groupby("field")["history_from"].max().to_dict()
-    rows = lake.sql(f"select * from ({state_sql(entity, as_of, None, ', '.join(columns))})").to_arrow_table()  # noqa: F841
-    local, parts = scratch(), []
-    local.register("ids", ids)
-    local.execute("create table v as select r.*, i.won, row_number() over w as nr, lag(from_at) over w as before_at, r.state <> 'open' as shut from rows r join ids i using (id) window w as (partition by id order by from_at)")
+    rows = lake.sql(f"select * from ({state_sql(entity, as_of, None, ', '.join(columns))}) where origin <> 'import'").to_arrow_table()  # noqa: F841
+    local = scratch()
+    local.register("ids", ids.reset_index(names="nr"))
+    told = local.sql(f"select nr, won, from_at, state <> 'open' as shut, {', '.join(f'hash({c}) as {c}' for c in columns)} from rows join ids using (id) order by nr, from_at").fetchnumpy()
+    nr, at, shut, out = told["nr"], told["from_at"], told["shut"], []
+    _, instant = np.unique(at, return_inverse=True)
+    follows = np.append(False, nr[1:] == nr[:-1])[: len(nr)]
     for c in columns:
-        tracked = f"and before_at >= TIMESTAMP '{start[c]}'" if c in start else ""
-        differs = f"{c} is distinct from lag({c}) over (partition by id order by from_at)"
-        parts.append(f"""select {quoted(c)} as field, won, count(distinct id) filter (changed) as touched, count(distinct id) filter (changed and shut) as late,
-            count(distinct id) filter (changed and shut and many > 20) as mass, count(distinct id) filter ({c} is not null) as filled
-            from (select *, case when changed and shut then count(*) filter (changed and shut) over (partition by from_at) else 0 end as many
-                from (select id, won, {c}, from_at, shut, nr > 1 and origin <> 'import' {tracked} and {differs} as changed from v)) group by won""")
-    return local.sql(" union all ".join(parts)).df()
+        changed = follows & np.append(False, told[c][1:] != told[c][:-1])[: len(nr)]
+        if c in start:
+            changed[1:] &= at[:-1] >= np.datetime64(start[c])
+        late = changed & shut
+        many = late & (np.bincount(instant, late, minlength=1)[instant] > 20)
+        for won in (True, False):
+            out.append((c, won, *(len(np.unique(nr[part & (told["won"] == won)])) for part in (changed, late, many))))
+    return pd.DataFrame(out, columns=["field", "won", "touched", "late", "mass"])
 
 
 def leak_court(lake, spine: Snapshots, *, seed: int = 7) -> pd.DataFrame:
@@ -268,31 +285,33 @@ def _hear(lake, spine: Snapshots, heard: dict[str, Hearing], stored: list[str], 
     now = lake.read(spine.entity, spine.as_of, columns=["id", *stored]).set_index("id").reindex(records.index)
     ids = pd.DataFrame({"id": closed, "won": won})
     changes = _changes(lake, spine.entity, stored, ids, spine.as_of)
-    moved = changes.groupby("field")[["touched", "filled"]].sum()
-    moving = set(moved.index[moved["touched"] > 0.1 * moved["filled"].clip(lower=1)])
+    touched = changes.groupby("field")["touched"].sum()
+    ended, then = now.loc[closed], seen.loc[closed, spine.features]
+    filled = ended.notna().sum()
+    moving = {c for c in stored if touched[c] > 0.1 * filled[c]}
     own = set(schema.entity(spine.entity).fields)
     still = [c for c in heard if (c in stored or spine.score_at == "creation") and c not in moving]
-    frame = pd.DataFrame({c: now.loc[closed, c] if c in stored and c not in moving or c not in spine.features else seen.loc[closed, c] for c in heard})
+    frame = pd.DataFrame({c: then[c] if c in moving.intersection(then) or c not in stored else ended[c] for c in heard})
     order = records["created_at"].astype("int64").where(records["created_at"].notna()) if records["created_at"].notna().mean() > 0.5 else records["created_order"].astype("float64")
     order, place = order.astype("float64"), records.index.get_indexer(closed)
     closing = records["closed_at"].astype("int64").where(records["closed_at"].notna()).astype("float64").to_numpy()[place]
     is_closed = np.where(order.notna(), np.where(records["is_open"].astype(bool), 0, 1), -1)
     age = _tenths(order.fillna(0).to_numpy(), 20)
+    level = {c: levels(frame[c]) for c in frame}
     for c, h in heard.items():
-        level = levels(frame[c])
-        _alone(h, level, frame[c], won, as_of=c not in still)
+        _alone(h, level[c], frame[c], won, as_of=c not in still)
         if c in moving and c not in own:
             _written(h, changes[changes["field"] == c])
         if c in still:
             if c in stored:
                 _open_records(h, now[c], levels(now[c]), is_closed, age)
-            _over_time(h, frame[c], level, won, order.to_numpy()[place], closing)
+            _over_time(h, frame[c], level[c], won, order.to_numpy()[place], closing)
             if c.removeprefix("x_").startswith(("last_", "latest_")) and h.numbers["auc_low"] > 0.55:
                 h.against.append((1, "by its name it is the latest state, and nothing here tells what it was when the record was scored"))
         elif c not in stored or c in own:
             h.defence.append("it was read as it stood when the record was scored")
     blocks = _blocks(frame)
-    _beside_others(heard, frame, still, won, blocks)
+    _beside_others(heard, frame, level, still, won, blocks)
     for c, mates in blocks.items():
         guilty = [k for k in mates if heard[k].verdict != "fine" and k not in heard[c].numbers]
         if heard[c].verdict == "fine" and guilty and c in still:
