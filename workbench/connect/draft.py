@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from workbench import schema
-from workbench.connect.checked import NO, YES, raw_sql
 from workbench.connect.drafted import Draft, mapping_text, toml
+from workbench.connect.mapping import NO, YES
 from workbench.connect.profile import ANSWERS, FIELDS, NAMES, WORD, Column, canonical_field, entity_of, plain
-from workbench.connect.tables import read_text_table, text_database
+from workbench.connect.tables import raw_sql, read_text_table, text_database
 from workbench.errors import WorkbenchError
 
 _NAMED = ("user", "product", "account", "campaign")  # known by their names, which may serve as keys

@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.connect.checked import clean_sql, joined_sql, typed_sql
 from workbench.connect.mapping import Target
 from workbench.connect.profile import Column, plain
-from workbench.connect.tables import TextTable, column_sql
+from workbench.connect.tables import TextTable, column_sql, raw_sql
 from workbench.schema import WON
 
 
@@ -43,7 +42,7 @@ class Draft:
         """Let a column feed the outcome."""
         self.put(column, WON[self.entity], why, values=values)
         target = Target(column, type="bool", values=values)
-        self.won = typed_sql(clean_sql(target), target, "UTC")
+        self.won = target.typed(target.clean)
 
     def ignore(self, column: str, why: str) -> None:
         """Leave a column out."""
@@ -54,7 +53,7 @@ class Draft:
         self.joins[name] = [p.name for p in parts]
         self.lines |= {p.name: [] for p in parts}
         self.table.connection.execute(f"alter table {self.table.name} add column {column_sql(name)} varchar")
-        self.table.connection.execute(f"update {self.table.name} set {column_sql(name)} = {joined_sql(self.joins[name])}")
+        self.table.connection.execute(f"update {self.table.name} set {column_sql(name)} = {raw_sql(*self.joins[name])}")
         self.columns[name] = Column(self.table, name)
 
     def has(self, name: str) -> bool:

@@ -7,7 +7,7 @@ at its close (or at the export) with the rest, so that a read as of an earlier d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from glob import glob
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from workbench.connect.checked import CLOSES, EVENTS, TIMES, Intake, mark_of
+from workbench.connect.checked import CLOSES, EVENTS, TIMES, Intake
 from workbench.connect.mapping import Mapping, read_mapping
 from workbench.connect.tables import TextTable, read_text_table
 from workbench.errors import WorkbenchError
@@ -31,8 +31,8 @@ class ImportReport:
     counts: pd.DataFrame
     findings: pd.DataFrame
     exported_at: datetime
-    unused: list[str] = field(default_factory=list)
-    changed: bool = True
+    unused: list[str]
+    changed: bool
 
     def message(self) -> str:
         """What happened, in sentences."""
@@ -58,18 +58,11 @@ def import_files(lake, mapping_path: str | Path, data_folder: str | Path | None 
     for entity in intake.entities:
         intake.resolve_references(entity, lake)
         intake.tell_dates(entity)
-    earliest, latest = _span(intake)
-    exported = mapping.exported_at or min(latest or at, at)
-    first = min(earliest, exported) if earliest else None
-    sources = lake.sources()
-    before = sources.loc[sources["source"] == mapping.source, "last_recorded_at"].max()
-    undated = not latest and not mapping.exported_at
-    if undated and pd.notna(before) and not any(_news(lake, intake, e, before, None)[0].num_rows for e in intake.entities):
-        exported = before.to_pydatetime()  # the same again: it says nothing new
-    told = intake.connection.sql(f"""select {quoted(mapping.source)} as source, file, line, rule, entity, record_id, detail, n
+    exported, first = _dates(lake, intake, at)
+    told = intake.database.sql(f"""select {quoted(mapping.source)} as source, file, line, rule, entity, record_id, detail, n
         from finding join part using (part) order by part, finding.rowid""").to_arrow_table().to_pylist()
-    fields, version = _field_rows(intake), lake.version
     findings = pd.DataFrame(told, columns=list(FINDING)).astype({"n": "int64"})
+    fields, version = _field_rows(intake), lake.version
     with lake.writer():
         known = rows_of(lake.relation_sql("field"))
         if not all({c: row.get(c) for c in FIELD} in known for row in fields):
@@ -101,42 +94,42 @@ def _read_parts(mapping: Mapping, folder: Path, say: Callable[[str], None]) -> I
         how = (path, file.delimiter, file.encoding, file.sheet)
         if first := how not in tables:
             say(f"reading {path.name}")
-            tables[how] = read_text_table(*how, connection=intake.connection, name=f"raw_{len(tables)}")
+            tables[how] = read_text_table(*how, connection=intake.database, name=f"raw_{len(tables)}")
         intake.add(file, path, tables[how])
         if first:
             intake.tell_file(tables[how], [f for f, p in found if p == path])
     return intake
 
 
-def _span(intake: Intake) -> tuple[datetime | None, datetime | None]:
-    """The earliest and latest instants that any event in the files tells of."""
-    spans = [f"select min({c}) as a, max({c}) as b from {e}" for e in intake.entities for c in intake.columns(e) if c in TIMES]
-    earliest, latest = intake.rows(f"select min(a), max(b) from ({' union all '.join(spans)})")[0] if spans else (None, None)
-    return earliest, latest and latest.replace(hour=23, minute=59, second=59, microsecond=0)
+def _dates(lake, intake: Intake, at: datetime) -> tuple[datetime, datetime]:
+    """(the instant that the export shows, the first that it tells of); an undated export that tells nothing new is of the same instant as before."""
+    times = {e: intake.known(e, f"{', '.join(TIMES)}, null::timestamp") for e in intake.entities}
+    spans = [f"select min(least({t})) as a, max(greatest({t})) as b from {e}" for e, t in times.items()]
+    first, last = intake.rows(f"select min(a), date_trunc('day', max(b)) + interval 1 day - interval 1 second from ({' union all '.join(spans)})")[0]
+    exported = intake.mapping.exported_at or min(last or at, at)
+    if not last and not intake.mapping.exported_at:
+        sources = lake.sources()
+        before = sources.loc[sources["source"] == intake.mapping.source, "last_recorded_at"].max()
+        if pd.notna(before) and not any(_news(lake, intake, e, before, before)[0].num_rows for e in intake.entities):
+            exported = before.to_pydatetime()
+    return exported, min(first or exported, exported)
 
 
 def _field_rows(intake: Intake) -> list[dict]:
-    """Rows of table `field`: how each mapped field is known, and the flags of placeholders with it."""
-    rows = []
-    for entity in intake.entities:
-        for t in intake.targets(entity).values():
-            told = [(t.field, t.type, t.meaning, t.personal), (mark_of(t), "bool", f"{t.column!r} was shown, not chosen", False)]
-            rows += [{"source": intake.mapping.source, "entity": entity, "field": name, "known_at": t.known_at, "kind": kind, "meaning": meaning,
-                      "personal": personal} for name, kind, meaning, personal in told if name in intake.columns(entity)]
-    return rows
+    """Rows of table `field`: how each mapped field, and each flag of its placeholders, is known."""
+    return [{"source": intake.mapping.source, "entity": entity, "field": t.field, "known_at": t.known_at, "kind": t.type, "meaning": t.meaning,
+             "personal": t.personal} for entity in intake.entities for t in intake.targets(entity).values() if t.field in intake.columns(entity)]
 
 
-def _news(lake, intake: Intake, entity: str, exported: datetime, first: datetime | None) -> tuple[pa.Table, pa.Table]:
+def _news(lake, intake: Intake, entity: str, exported: datetime, first: datetime) -> tuple[pa.Table, pa.Table]:
     """(versions to replace those of their records, states to add to histories that an earlier dated export began), where the lake differs.
 
     An undated company, product or user stands from the export's `first` day, or no dated deal could see it.
     """
-    undated = exported if entity in EVENTS or first is None else first
-    connection, types, since = intake.connection, lake.column_types(entity), f"TIMESTAMP '{intake.mapping.exported_at or datetime.min}'"
-    connection.execute(f"create or replace temp view given as {_versions(intake, entity, exported, undated)}")
-    stored = lake.relation_sql(entity)
+    types, since, stored = lake.column_types(entity), f"TIMESTAMP '{intake.mapping.exported_at or datetime.min}'", lake.relation_sql(entity)
+    intake.database.execute(f"create or replace temp view given as {_versions(intake, entity, exported, exported if entity in EVENTS else first)}")
     began = f"select id from {stored} group by id having min(recorded_at) < {since} and max(valid_from) <= {since}"
-    later = connection.sql(f"""select * exclude (valid_from) from given where id in ({began})
+    later = intake.database.sql(f"""select * exclude (valid_from) from given where id in ({began})
         qualify row_number() over (partition by id order by valid_from desc) = 1""").to_arrow_table()
     whole, told = f"select * from given where id not in ({began})", [*later.column_names, "valid_from"]
     if not lake.is_empty(entity) and set(told) <= set(types):
@@ -144,16 +137,16 @@ def _news(lake, intake: Intake, entity: str, exported: datetime, first: datetime
         ours = ", ".join(f"{c}::{types[c]}" if c in told else f"null::{types[c]}" for c in names)
         whole += f""" and id in (select id from (select id, hash({ours}) as h, 1 as side from given union all
             select id, hash({', '.join(names)}), -1 from {stored} where {of_source(intake.mapping.source)}) group by id, h having sum(side) <> 0)"""
-    return connection.sql(whole).to_arrow_table(), later
+    return intake.database.sql(whole).to_arrow_table(), later
 
 
 def _versions(intake: Intake, entity: str, exported: datetime, undated: datetime) -> str:
     """SQL of one or two versions a record: at creation without what came later, and at the close or the export with it."""
-    columns, targets = intake.columns(entity), intake.targets(entity).values()
-    late = [c for t in targets if t.known_at in NEVER_LEARNED for c in (t.field, mark_of(t)) if c in columns]
+    columns = intake.columns(entity)
+    late = [t.field for t in intake.targets(entity).values() if t.known_at in NEVER_LEARNED and t.field in columns]
     told = " or ".join(f"{c} is not null" for c in late) or "false"
-    return f"""with timed as (select * exclude (_part, _line), coalesce({intake.first_of(entity, TIMES)}, TIMESTAMP '{undated}') as born,
-            coalesce({intake.first_of(entity, CLOSES)}, case when {told} then TIMESTAMP '{exported}' end) as ends from {entity})
+    return f"""with timed as (select * exclude (_part, _line), coalesce({intake.known(entity, ', '.join(TIMES))}, TIMESTAMP '{undated}') as born,
+            coalesce({intake.known(entity, ', '.join(CLOSES))}, case when {told} then TIMESTAMP '{exported}' end) as ends from {entity})
         select * exclude (born, ends), born as valid_from from timed where ends is null or ends <= born
         union all by name select * exclude (born, ends), ends as valid_from from timed where ends > born
         union all by name select * exclude ({', '.join(['born', 'ends', *late])}), born as valid_from from timed where ends > born"""

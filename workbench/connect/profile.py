@@ -8,9 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from importlib import resources
 
-from workbench.connect.checked import NO, YES, among, raw_sql, typed_sql
-from workbench.connect.mapping import Target
-from workbench.connect.tables import TextTable
+from workbench.connect.mapping import NO, YES, Target, mapped
+from workbench.connect.tables import TextTable, raw_sql
 from workbench.rows import quoted
 
 SAMPLE = 100_000
@@ -83,7 +82,7 @@ class Column:
         codes = sum(n for v, n in top if re.fullmatch("[A-Z]{2,3}", v)) > 0.5 * sum(n for _, n in top)  # NA among country codes is Namibia
         self.placeholders = [v for v, _ in top if WORD["placeholder"].fullmatch(v) and not (codes and v.isalpha())]
         self.values = [(v, n) for v, n in top if v not in self.placeholders]
-        table.connection.execute(f"delete from v where v is null or {among('v', [*self.placeholders, ''])}")
+        table.connection.execute(f"delete from v where v is null or v in ({', '.join(map(quoted, ['', *self.placeholders]))})")
         self.filled, self.distinct = self._one("select coalesce(sum(n), 0)::bigint from v"), self._one("select count(*) from v")
         # Kind and persons are told by a sample of at most some 100,000 different values.
         table.connection.execute(f"create or replace temp view s as select * from v where hash(v) % {max(1, self.distinct // SAMPLE)} = 0")
@@ -103,7 +102,7 @@ class Column:
         return self._one(f"select coalesce(sum(n) filter (where {condition}), 0) / sum(n) from s")
 
     def _fit(self, kind: str, formats: Iterable[str] = (), decimal: str = ".") -> float:
-        return self._share(f"({typed_sql('v', Target(type=kind, format=list(formats), decimal=decimal), 'UTC')}) is not null")
+        return self._share(f"({Target(type=kind, format=list(formats), decimal=decimal).typed('v')}) is not null")
 
     def _find_kind(self) -> None:
         texts = [v for v, _ in self.values]
@@ -157,6 +156,6 @@ class Column:
     def evidence(self, won: str) -> tuple[float, str, str]:
         """(share of the open rows that are filled, known_at, why) by what the column tells of `won` (SQL; null = open): see evidence.sql."""
         raw, many = raw_sql(self.name), self.kind in ("int", "float") and self.distinct > 20
-        number = typed_sql("t", Target(type="float", decimal=self.decimal or "."), "UTC") if many else "null::double"
-        value = f"case when {among(raw, [*self.placeholders, ''])} then null else {raw} end"
+        number = Target(type="float", decimal=self.decimal or ".").typed("t") if many else "null::double"
+        value = mapped(raw, dict.fromkeys(self.placeholders, ""))
         return self.table.rows(EVIDENCE.format(value=value, number=number, won=won, table=self.table.name, every=max(1, self.n // SAMPLE)))[0]

@@ -9,9 +9,8 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, time
 from importlib import resources
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -77,6 +76,12 @@ def column_sql(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
+def raw_sql(*columns: str) -> str:
+    """SQL: the text of a column, or of several joined by a blank; null where there is nothing but blanks."""
+    texts = [f"text_of({column_sql(c)})" for c in columns]
+    return texts[0] if len(texts) == 1 else f"nullif(concat_ws(' ', {', '.join(texts)}), '')"
+
+
 def _literal(path: Path) -> str:
     """The file itself for DuckDB, which reads *, ? and [ in a name as a pattern."""
     return re.sub(r"([*?\[])", r"[\1]", str(path.resolve()))
@@ -84,50 +89,36 @@ def _literal(path: Path) -> str:
 
 def _store_parquet(table: TextTable, path: Path) -> None:
     source = f"read_parquet({quoted(_literal(path))})"
-    described = table.rows(f"describe select * from {source}")
-    table.columns = unique_names([name for name, *_ in described])
-    texts = [f"{column_sql(name)}::varchar" for name, *_ in described]  # of 3.0 what a CSV would say: 3
-    texts = [f"regexp_replace({t}, '\\.0$', '')" if d[1] in ("DOUBLE", "FLOAT") else t for t, d in zip(texts, described, strict=True)]
-    chosen = ", ".join(f"nullif({t}, '') as {column_sql(c)}" for t, c in zip(texts, table.columns, strict=True))
+    names = [name for name, *_ in table.rows(f"describe select * from {source}")]
+    table.columns = unique_names(names)
+    chosen = ", ".join(f"cell_text({column_sql(n)}) as {column_sql(c)}" for n, c in zip(names, table.columns, strict=True))
     table.connection.execute(f"create table {table.name} as select {chosen}, row_number() over () + 1 as _line from {source}")
 
 
 def _excel_rows(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of a sheet, each cell as the text that a CSV export of it would hold: 3 for 3.0, a day without its midnight."""
     from openpyxl import load_workbook
 
     book = load_workbook(path, read_only=True, data_only=True)
     if sheet and sheet not in book.sheetnames:
         raise WorkbenchError(f"{path.name} has no sheet {sheet!r}.", fix=f"Its sheets: {', '.join(book.sheetnames)}.")
     for line, row in enumerate((book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True), 1):
-        if any(cells := [_cell(value) for value in row]):
-            yield line, cells
-
-
-def _cell(value: object) -> str:
-    """An Excel cell as the text that a CSV export of it would hold.
-
-    >>> _cell(3.0), _cell(datetime(2024, 1, 5)), _cell(None)
-    ('3', '2024-01-05', '')
-    """
-    if isinstance(value, datetime) and value.time() == time(0):
-        return str(value.date())
-    if isinstance(value, float):
-        return str(value).removesuffix(".0")
-    return "" if value is None else str(value)
+        texts = ["" if value is None else str(value) for value in row]
+        if any(texts):
+            yield line, [t if isinstance(v, str) else re.sub(r"( 00:00:00|\.0)$", "", t) for v, t in zip(row, texts, strict=True)]
 
 
 def _store_csv(table: TextTable, path: Path, delimiter: str, encoding: str) -> None:
-    if codecs.lookup(encoding or "utf-8").name == "utf-8":
-        if _store_sound_csv(table, path, delimiter):
-            return
-        encoding = "utf-8-sig" if encoding else _encoding(path, table.findings)
+    encoding = encoding or _encoding(path, table.findings)
+    if utf_8 := codecs.lookup(encoding).name.startswith("utf-8"):
+        encoding = "utf-8-sig"  # whether or not a mark begins it
     delimiter = delimiter or _delimiter(_lines(path, encoding))
-    _store(table, path, _records(_lines(path, encoding), delimiter, table.findings))
+    if not (utf_8 and _store_sound_csv(table, path, delimiter)):
+        _store(table, path, _records(_lines(path, encoding), delimiter, table.findings))
 
 
 def _store_sound_csv(table: TextTable, path: Path, delimiter: str) -> bool:
     """The fast way, which DuckDB refuses for lines that are ragged or no UTF-8; False where it does, or where a line is not a row."""
-    delimiter = delimiter or _delimiter(_lines(path, "utf-8-sig"))
     try:
         table.columns = unique_names(next(csv.reader(_lines(path, "utf-8-sig"), delimiter=delimiter), []))
         "".join(table.columns).encode()  # bytes that are no UTF-8 cannot be written as such
@@ -156,7 +147,7 @@ def _encoding(path: Path, findings: list[dict]) -> str:
             return "utf-16"
     broken = [bool(_UNDECODED.search(line)) for line in _lines(path, "utf-8-sig") if not line.isascii()]
     if 2 * sum(broken) <= len(broken):
-        return "utf-8-sig"
+        return "utf-8"
     findings.append({"rule": "encoding", "line": 0, "detail": "not UTF-8; read as Windows-1252 (Latin-1)", "lost": False})
     return "cp1252"
 
@@ -220,14 +211,13 @@ def _store(table: TextTable, path: Path, rows: Iterator[tuple[int, list[str]]]) 
     table.columns = unique_names(next(rows, (0, []))[1])
     if not table.columns:
         raise WorkbenchError(f"{path.name} has no header line.", fix="The first line must name the columns.")
-    names = [*table.columns, "_line"]
-    table.connection.execute(f"create or replace table {table.name} ({', '.join(f'{column_sql(c)} varchar' for c in table.columns)}, _line bigint)")
+    columns = pa.schema([(c, pa.string()) for c in table.columns] + [("_line", pa.int64())])
+    table.connection.register("batch", columns.empty_table())
+    table.connection.execute(f"create or replace table {table.name} as from batch")
     while batch := list(islice(rows, _BATCH)):
-        columns = zip_longest(table.columns, *(cells for _, cells in batch))
-        arrays = [pa.array([v or None for v in values], pa.string()) for _, *values in islice(columns, len(table.columns))]
-        table.connection.register("batch", pa.table([*arrays, pa.array([line for line, _ in batch])], names=names))
-        table.connection.execute(f"insert into {table.name} select * from batch")
-        table.connection.unregister("batch")
+        told = [dict(zip(table.columns, [c or None for c in cells], strict=False)) | {"_line": line} for line, cells in batch]
+        table.connection.register("batch", pa.Table.from_pylist(told, columns))
+        table.connection.execute(f"insert into {table.name} from batch")
 
 
 def unique_names(names: list[str]) -> list[str]:
