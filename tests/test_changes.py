@@ -214,7 +214,7 @@ def test_an_export_without_history_has_nothing_to_compare_with(runs):
 
 def test_a_run_remembers_once_what_it_said_and_what_it_said_it_with(runs):
     lake, _, s = runs
-    assert remember(lake, s, purpose=None, made_at=NOW) == 0
+    assert remember(lake, s) == 0  # no run says that anything is to be kept
     assert [remember(lake, s, purpose="exploration", made_at=NOW), remember(lake, s, purpose="exploration", made_at=days(1))] == [len(s.scores), 0]
     kept = ledger.scores(lake, purpose="exploration").set_index("id")
     scores = s.scores.set_index("id")
@@ -227,6 +227,25 @@ def test_a_run_remembers_once_what_it_said_and_what_it_said_it_with(runs):
     X = s.spine.open.set_index("id")
     np.testing.assert_array_equal(model.probabilities(X), scores["p_convert"].loc[X.index])
     assert model.facts["verdict"] == "usable" and model.facts["horizon_days"] == HORIZON
+
+
+def test_a_run_of_a_schedule_keeps_its_scores_without_being_asked(runs, tmp_path, monkeypatch):
+    lake, s = copy_of(runs[0], tmp_path), runs[2]
+    for name, value in (("PURPOSE", "production"), ("STARTED_AT", "2025-06-01T06:00:00+00:00"), ("RUN", "10_lead_scoring")):
+        monkeypatch.setenv(f"WORKBENCH_{name}", value)
+    assert remember(lake, s) == len(s.scores)
+    last = ledger.latest_run(lake, before=days(1), source="s", horizon_days=HORIZON).iloc[0]
+    assert last[["purpose", "run", "as_of", "made_at"]].tolist() == ["production", "10_lead_scoring", NOW, days(0.25)]
+    again = changes(lake, replace(s, spine=replace(s.spine, as_of=days(1)))).rows
+    np.testing.assert_allclose(again["change"].dropna(), 0, atol=1e-9)  # the same lake, the same model: nothing changed
+
+
+def test_where_nobody_stayed_those_that_left_are_told(runs):
+    lake, _, s = runs
+    none = replace(s, examples=True, spine=replace(s.spine, open=s.spine.open.head(0)))  # the scores shown are examples, of records that are decided
+    r = changes(lake, none, since=THEN)
+    assert len(r.rows) > 100 and not r.rows["state"].isin(["open", "entered"]).any()
+    assert r.rows[["p_now", "change", "points_now"]].isna().all(axis=None) and r.summary()
 
 
 def test_the_card_tells_what_a_model_is_for(runs):

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from workbench import ledger
 from workbench.errors import WorkbenchError
 from workbench.lake import open_lake
-from workbench.ledger import latest_run, purpose_of_run, scores, write_scores
+from workbench.ledger import latest_run, scores, this_run, write_scores
 
 NOW = datetime(2025, 6, 1)
 BATCH = {"purpose": "production", "model": "m1", "as_of": NOW, "lake_version": 0, "source": "s", "made_at": NOW, "run": "10_lead_scoring"}
@@ -142,14 +142,22 @@ def test_a_killed_writer_leaves_whole_batches_only(lake):
     assert write_scores(lake, frame(.1, .2), **BATCH | {"model": "later"}) == 2
 
 
-@pytest.mark.parametrize(("told", "at", "purpose"), [("", 0, None), ("production", 0, "production"), ("production", -60, "backtest"), ("exploration", 0, "exploration")])
+@pytest.mark.parametrize(("told", "at", "purpose"), [("production", 0, "production"), ("production", -1, "backtest"), ("exploration", -1, "exploration")])
 def test_a_run_writes_what_its_environment_says_and_backdated_ones_are_backtests(lake, monkeypatch, told, at, purpose):
-    lake.upsert("lead", pd.DataFrame({"id": ["s:0"], "name": ["A"]}), at=days(-60))
-    monkeypatch.setenv("WORKBENCH_PURPOSE", told)
-    assert purpose_of_run(lake, as_of=days(at - 1), source="s") == purpose
+    lake.upsert("lead", pd.DataFrame({"id": ["s:0"], "name": ["A"]}), at=NOW)
+    for name, value in (("PURPOSE", told), ("STARTED_AT", "2025-07-01T06:00:00+02:00"), ("RUN", "10_lead_scoring")):
+        monkeypatch.setenv(f"WORKBENCH_{name}", value)
+    assert this_run(lake, as_of=days(at), source="s") == {"purpose": purpose, "run": "10_lead_scoring", "made_at": datetime(2025, 7, 1, 4)}
 
 
-def test_a_purpose_that_is_none_is_refused(lake, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_PURPOSE", "prod")
-    with pytest.raises(WorkbenchError, match="WORKBENCH_PURPOSE=prod is no purpose"):
-        purpose_of_run(lake, as_of=NOW)
+def test_a_notebook_run_by_hand_writes_nothing(lake, monkeypatch):
+    monkeypatch.delenv("WORKBENCH_PURPOSE", raising=False)
+    assert this_run(lake, as_of=NOW) == {}
+
+
+@pytest.mark.parametrize(("purpose", "at"), [("prod", "2025-07-01T06:00:00"), ("production", "")])
+def test_a_purpose_that_is_none_or_has_no_time_is_refused(lake, monkeypatch, purpose, at):
+    monkeypatch.setenv("WORKBENCH_PURPOSE", purpose)
+    monkeypatch.setenv("WORKBENCH_STARTED_AT", at)
+    with pytest.raises(WorkbenchError, match=f"WORKBENCH_PURPOSE={purpose} asks"):
+        this_run(lake, as_of=NOW)

@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from workbench.errors import WorkbenchError
 from workbench.rows import ARROW, quoted, scratch
+from workbench.settings import instant
 
 TABLE, PURPOSES = "_ledger/scores", ("production", "backtest", "exploration")
 # p within the horizon (null: ever) with its 80 % interval; total = its log-odds in points = start + points (JSON: the strongest by feature) + others.
@@ -26,12 +27,17 @@ _KINDS = {"time": "as_of made_at", "int": "horizon_days lake_version", "text": "
 SCHEMA = pa.schema([(name, ARROW[kind]) for kind, names in _KINDS.items() for name in names.split()])
 
 
-def purpose_of_run(lake, *, as_of: datetime, source: str | None = None) -> str | None:
-    """What WORKBENCH_PURPOSE (a run sets it) says that is to be written; None = nothing. Production of an as_of that the lake knew more than is a backtest."""
-    purpose = environ.get("WORKBENCH_PURPOSE") or None
-    if purpose not in (None, *PURPOSES):
-        raise WorkbenchError(f"WORKBENCH_PURPOSE={purpose} is no purpose.", fix=f"One of {', '.join(PURPOSES)}, or none to write nothing.")
-    return "backtest" if purpose == "production" and (lake.latest_event(source) or as_of) > as_of else purpose
+def this_run(lake, *, as_of: datetime, source: str | None = None) -> dict:
+    """purpose, run and made_at of what is written, as a run tells them in its environment; {} = write nothing, as in a notebook run by hand.
+
+    Production of an as_of that the lake held more than when it was made is a backtest.
+    """
+    purpose, made_at = environ.get("WORKBENCH_PURPOSE"), instant(environ.get("WORKBENCH_STARTED_AT"))
+    if purpose and (purpose not in PURPOSES or made_at is None):
+        raise WorkbenchError(f"WORKBENCH_PURPOSE={purpose} asks for scores to be kept, without a purpose that is known or a time (WORKBENCH_STARTED_AT).",
+                             fix=f"Purposes: {', '.join(PURPOSES)}; unset it to keep nothing.")
+    later = purpose == "production" and (lake.latest_event(source) or as_of) > as_of
+    return {"purpose": "backtest" if later else purpose, "run": environ.get("WORKBENCH_RUN", ""), "made_at": made_at} if purpose else {}
 
 
 def write_scores(lake, frame: pd.DataFrame, *, purpose: str, model: str, as_of: datetime, lake_version: int, source: str | None, made_at: datetime,

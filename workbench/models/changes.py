@@ -47,17 +47,21 @@ def total_points(scorer: Scorer, X: pd.DataFrame) -> pd.Series:
     return pd.Series((scorer.map.a_ + scorer.rung.parts(X) @ scorer.map.b_) / POINT if len(X) else 0.0, index=X.index)
 
 
-def remember(lake, s: LeadScores, *, purpose: str | None, made_at: datetime, run: str = "") -> int:
-    """Save the model under `<lake>/_models` and write every open record's score to the ledger; the rows written. purpose None: nothing is."""
-    if purpose is None or s.scorer is None or s.examples:
+def remember(lake, s: LeadScores, **told: Any) -> int:
+    """Save the model under `<lake>/_models` and write every open record's score to the ledger; the rows written.
+
+    told: purpose, made_at and run; by default what the run says, so that a notebook run by hand keeps nothing.
+    """
+    told = told or ledger.this_run(lake, as_of=s.spine.as_of, source=s.spine.source)
+    if not told or s.scorer is None or s.examples:
         return 0
     X, (facts, card) = s.spine.open.set_index("id")[s.spine.features], model_card(s)
     model = save_model(s.scorer, lake.path / "_models", features=X, facts=facts, card=card).name
     kept = [p[p.abs().nlargest(STRONGEST).index] for _, p in s.points.iterrows()]
-    told = pd.DataFrame({"start": s.start, "points": [p.to_json(double_precision=15) for p in kept], "others": s.points.sum(axis=1) - [p.sum() for p in kept]}, index=s.points.index)
-    frame = s.scores.rename(columns={"p_convert": "p"}).join(told).assign(total=s.scores["id"].map(total_points(s.scorer, X)))
-    return ledger.write_scores(lake, frame, purpose=purpose, model=model, as_of=s.spine.as_of, lake_version=lake.version, source=s.spine.source, made_at=made_at, run=run,
-                               entity=s.spine.entity, horizon_days=s.spine.horizon_days if s.spine.evaluation == "time" else None)
+    why = pd.DataFrame({"start": s.start, "points": [p.to_json(double_precision=15) for p in kept], "others": s.points.sum(axis=1) - [p.sum() for p in kept]}, index=s.points.index)
+    frame = s.scores.rename(columns={"p_convert": "p"}).join(why).assign(total=s.scores["id"].map(total_points(s.scorer, X)))
+    return ledger.write_scores(lake, frame, model=model, as_of=s.spine.as_of, lake_version=lake.version, source=s.spine.source, entity=s.spine.entity, **told,
+                               horizon_days=s.spine.horizon_days if s.spine.evaluation == "time" else None)
 
 
 @dataclass
