@@ -130,3 +130,21 @@ def test_records_alike_are_spread_over_the_folds():
     alike = np.repeat(np.arange(20), 5)  # twenty cells of five records: one in each fold
     fold = group_folds(alike % 2, np.arange(100), alike=alike)
     assert pd.Series(fold).groupby(alike).nunique().eq(5).all()
+
+
+def test_words_of_a_first_enquiry_are_learned_and_their_points_add_up():
+    rng = np.random.default_rng(0)
+    keen = rng.random(1500) < 0.4
+    X = pd.DataFrame({"enquiry_text": np.where(keen, "Please send your PRICES, offer 12", "just looking around, thanks"), "idle": rng.normal(size=1500)})
+    X.loc[::9, "enquiry_text"] = None
+    model = Logistic().fit(X, (rng.random(1500) < np.where(keen, 0.6, 0.1)).astype(int), np.arange(1500).astype(str))
+    assert model.words_["enquiry_text"].terms_ == ["around", "just", "looking", "offer", "please", "prices", "send", "thanks", "your"]
+    told = model.contributions(X)[0]
+    assert told["enquiry_text"][keen & X["enquiry_text"].notna()].mean() > 1 > told["enquiry_text"][~keen].mean() and np.ptp(model.log_odds(X) - told.sum(axis=1)) < 1e-9
+    assert kinds(X) == (["idle"], [])
+
+
+def test_vocabulary_is_that_of_the_rows_learned_from():
+    X = pd.DataFrame({"enquiry_text": ["seen before"] * 50 + ["never seen"] * 50})
+    model = Logistic().fit(X.head(50), np.arange(50) % 2, np.arange(50).astype(str))
+    assert model.words_["enquiry_text"].terms_ == ["before", "seen"] and np.isfinite(model.log_odds(X)).all()

@@ -18,17 +18,18 @@ _BESIDE = {"lead": {}, "deal": {"account": "account_id", "product": "product_id"
 # What a version of today tells about its own future: never in a view.
 _LATER = ("valid_to", "recorded_at", "deleted_at", "merged_into")
 TEXT_LEVELS = 200  # a text field with more different values is free text or a key, not a category
+HALF_LIFE = 14.0  # days after which an inbound activity or visit counts half in `engagement`, until it is learned
 BATCH = 50  # so many activities entered at one instant, a day or more after they happened, were migrated
 
 
-def as_of_features(lake, entity: str, spine: pd.DataFrame, allow: list[str] | None = None) -> pd.DataFrame:
+def as_of_features(lake, entity: str, spine: pd.DataFrame, allow: list[str] | None = None, *, half_life: float = HALF_LIFE) -> pd.DataFrame:
     """Features of `entity` (lead or deal) for each row of `spine` (id, as_of): one row a spine row, in its order, numbered from 0.
 
-    Fields that table `field` (or the schema) calls current_only or outcome read as null, unless named in `allow`.
+    Fields that table `field` (or the schema) calls current_only or outcome read as null, unless named in `allow`. half_life: days, of `engagement`.
     """
     if entity not in _BESIDE:
         raise WorkbenchError(f"There are no features of {entity!r}.", fix=f"Choose {' or '.join(_BESIDE)}.")
-    sql = feature_sql(lake, entity, allow or [])
+    sql = feature_sql(lake, entity, allow or [], half_life)
     with as_of_connection(lake, entity, spine, allow or [], sql) as connection:
         rows = connection.sql(sql).to_arrow_table()  # through Arrow: texts reach pandas without being copied one by one
     return rows.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get).drop(columns="spine_row")
@@ -52,12 +53,25 @@ def custom_fields(lake, entity: str, allow: list[str]) -> list[str]:
     return [c for c in names if c not in texts or counts[c] <= TEXT_LEVELS]
 
 
-def feature_sql(lake, entity: str, allow: list[str]) -> str:
+def engagement_at(lake, entity: str, spine: pd.DataFrame, half_lives: list[float]) -> pd.DataFrame:
+    """Decayed sums of inbound activities and visits of each row of `spine` (id, as_of): a column a half-life, in days."""
+    columns = ", ".join(f'coalesce({_engagement(h)}, 0) as "{h}"' for h in half_lives)
+    sql = f"select {columns} from spine s left join activity_at a using (spine_row) group by s.spine_row order by s.spine_row"
+    with as_of_connection(lake, entity, spine, [], sql) as connection:
+        return connection.sql(sql.replace("visible_at, as_of", "visible_at, a.as_of")).df().set_axis(half_lives, axis=1)
+
+
+def _engagement(half_life: float) -> str:
+    """SQL: one for each inbound activity and visit, half of it after every `half_life` days."""
+    return f"sum(power(0.5, date_diff('second', visible_at, as_of) / {86400.0 * float(half_life)})) filter (where is_done and (direction = 'in' or kind = 'web'))"
+
+
+def feature_sql(lake, entity: str, allow: list[str], half_life: float = HALF_LIFE) -> str:
     """The entity's SQL file with its one generated block: the x_ fields; a date as the days from it to as_of."""
     types = lake.column_types(entity)
     custom = [f"date_diff('day', r.{c}, s.as_of)::double as {c}" if types[c] in ("DATE", "TIMESTAMP") else f"r.{c}" for c in custom_fields(lake, entity, allow)]
     text = resources.files("workbench.features").joinpath(f"{entity}.sql").read_text(encoding="utf-8")
-    return text.replace("/* custom */", "".join(f",\n    {c}" for c in custom))
+    return text.replace("/* custom */", "".join(f",\n    {c}" for c in custom)).replace("/* engagement */", _engagement(half_life))
 
 
 def as_of_connection(lake, entity: str, spine: pd.DataFrame, allow: list[str], sql: str) -> duckdb.DuckDBPyConnection:

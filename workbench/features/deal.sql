@@ -12,6 +12,8 @@ with activity as (
         count(*) filter (where is_done and kind = 'email') as n_emails,
         count(*) filter (where not is_done and happened_at > as_of) as n_planned,
         max(visible_at) filter (where is_done) as last_activity_at,
+        /* engagement */ as engagement,
+        arg_min(concat_ws(' ', subject, body), visible_at) filter (where is_done and direction = 'in' and kind <> 'web') as enquiry_text,
         bool_or(migrated) as has_migrated
     from activity_at group by spine_row
 )
@@ -36,6 +38,7 @@ select
     coalesce(a.n_emails, 0)::double as n_emails,
     coalesce(a.n_planned, 0)::double as n_planned,
     date_diff('second', a.last_activity_at, s.as_of) / 86400.0 as days_since_activity,
+    coalesce(a.engagement, 0)::double as engagement, a.enquiry_text,
     coalesce(a.has_migrated, false) as has_migrated_activities
     /* custom */
 from spine s

@@ -23,9 +23,9 @@ MAX_WEEKLY = 1_000_000  # rows of a weekly grid; above, every fourth week
 class Snapshots:
     """What a score learns from and is judged on.
 
-    frame: one row a record and origin: id, as_of, group (rows that must stay on one side of a split), order, event
-    (True, False, or null where the horizon has not passed), then `features`. open: the same for the records to score now,
-    with name and owner. assumed: features that rest on a mapping's word. excluded: field, reason.
+    frame: one row a record and origin: id, as_of, group (rows that must stay on one side of a split), order, days_to_win (null: never, so far),
+    days_known (from the origin to `as_of`), event (True, False, or null where the horizon has not passed), then `features`. open: the same for the
+    records to score now, with name and owner. assumed: features that rest on a mapping's word. excluded: field, reason.
     """
 
     entity: str
@@ -40,6 +40,11 @@ class Snapshots:
     assumed: list[str]
     excluded: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+
+    def at_horizon(self, days: float) -> pd.DataFrame:
+        """`frame` with the event of another horizon: won within so many days; null where they have not passed."""
+        known = self.frame["days_known"] >= days
+        return self.frame.assign(event=(self.frame["days_to_win"] <= days).astype("boolean").mask(~known))
 
 
 def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, source: str | None = None,
@@ -117,7 +122,7 @@ def _has_history(lake, entity: str, as_of: datetime, source: str | None) -> bool
 
 
 def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) -> pd.DataFrame:
-    """id, as_of (origin), order, event for every origin at which the record was open: a week, two weeks ... before `as_of`."""
+    """id, as_of (origin), order, days_to_win, days_known, event for every origin at which the record was open: a week, two weeks ... before `as_of`."""
     states = lake.sql(f"select id, created_at, from_at, to_at, state, decided from ({state_sql(entity, as_of, source)})").to_arrow_table()  # noqa: F841
     t, local = f"TIMESTAMP '{as_of}'", scratch()
     # A sync may see late that a record was closed: it counts as open only until its next closing.
@@ -127,7 +132,8 @@ def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) 
     weeks = local.sql("select coalesce(sum(old - young), 0) / (7 * 86400e6) from spans").fetchall()[0][0]
     wins = local.sql("select distinct id, decided as won_at from states where state = 'won'").to_arrow_table()  # noqa: F841
     step, ahead = (7 if weeks <= MAX_WEEKLY else 28) * 86_400_000_000, f"s.as_of + interval {horizon} day"
-    frame = local.sql(f"""select s.id, s.as_of, epoch_us(s.as_of) as "order", case when {ahead} <= {t} then coalesce(w.won_at <= {ahead}, false) end as event
+    frame = local.sql(f"""select s.id, s.as_of, epoch_us(s.as_of) as "order", epoch_us(w.won_at - s.as_of) / 86400e6 as days_to_win, epoch_us({t} - s.as_of) / 86400e6 as days_known,
+            case when {ahead} <= {t} then coalesce(w.won_at <= {ahead}, false) end as event
         from (select id, make_timestamp(epoch_us({t}) - k * {step}) as as_of from
             (select id, unnest(range(young // {step} + 1, old // {step} + 1)) as k from spans)) s
         asof left join wins w on s.id = w.id and s.as_of < w.won_at order by s.id, s.as_of""").df()
@@ -135,17 +141,20 @@ def _grid(lake, entity: str, as_of: datetime, horizon: int, source: str | None) 
 
 
 def _at_creation(records: pd.DataFrame, as_of: datetime, horizon: int, dated: bool, closings: bool) -> pd.DataFrame:
-    """id, as_of, order, event: one row a record, when it was first seen (undated: the export)."""
+    """id, as_of, order, days_to_win, days_known, event: one row a record, when it was first seen (undated: the export)."""
     spine = records.assign(as_of=records["seen_at"] if dated else pd.Timestamp(as_of))
+    day, columns = pd.Timedelta(days=1), ["id", "as_of", "order", "days_to_win", "days_known", "event"]
+    spine["days_to_win"] = ((records["closed_at"] - spine["as_of"]) / day).where(records["won"] & (dated and closings))
+    spine["days_known"] = (pd.Timestamp(as_of) - spine["as_of"]) / day
     if not dated:
         spine["order"] = spine["created_order"].rank(method="first").fillna(0)
         spine["event"] = spine["won"].astype("boolean").mask(spine["is_open"])
-        return spine[["id", "as_of", "order", "event"]]
+        return spine[columns]
     until, spine["order"] = spine["as_of"] + timedelta(days=horizon), spine["as_of"].astype("int64")
     # Won at the instant of creation counts: exports often give days without a time. Closed before it = never open.
     won = spine["won"] & (spine["closed_at"] <= until) if closings else spine["won"]
     spine["event"] = won.astype("boolean").mask(until > pd.Timestamp(as_of))
-    return spine.loc[~(closings & (spine["closed_at"] < spine["as_of"])), ["id", "as_of", "order", "event"]]
+    return spine.loc[~(closings & (spine["closed_at"] < spine["as_of"])), columns]
 
 
 def _assumed(lake, entity: str, names: list[str], source: str | None) -> list[str]:

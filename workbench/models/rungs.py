@@ -2,7 +2,8 @@
 
 Every rung: fit(X, y, groups, beside) with `beside` = the rungs already fitted on the same rows; parts(X) = log-odds, a row a
 record and a column a part (the blend has two); contributions(X) = for each part a frame, a row a record and a column a feature,
-whose row sums differ from the part by one constant. X holds bool, number, date and text columns.
+whose row sums differ from the part by one constant. X holds bool, number, date and category columns, and free text in columns whose
+name ends in _text: only the logistic regression (and the blend) reads these.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaln, logit
 
-NONE = "(none)"
+NONE, WORD = "(none)", r"(?u)\b[^\W\d_]{3,}\b"
 
 
 def kinds(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Numeric (dates too) and categorical (yes and no too) column names."""
+    """Numeric (dates too) and categorical (yes and no too) column names; free text is neither."""
     numeric = [c for c in frame if not pd.api.types.is_bool_dtype(frame[c])
                and (pd.api.types.is_numeric_dtype(frame[c]) or pd.api.types.is_datetime64_any_dtype(frame[c]))]
-    return numeric, [c for c in frame if c not in numeric]
+    return numeric, [c for c in frame if c not in numeric and not c.endswith("_text")]
 
 
 def as_numbers(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -161,6 +162,31 @@ class NaiveBayes(BaseRate):
         return out
 
 
+class Terms:
+    """TF-IDF of a free text: the words, of three letters or more, found in ten or more of the rows learned from; at most 200, the commonest."""
+
+    def fit(self, texts: pd.Series) -> Terms:
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        self.terms_, self.idf_ = [], np.empty(0)
+        if texts.notna().sum() >= 10:
+            count = CountVectorizer(token_pattern=WORD, binary=True).fit(texts.fillna(""))
+            found = np.asarray(count.transform(texts.fillna("")).sum(axis=0)).ravel()
+            names = count.get_feature_names_out()
+            kept = np.sort(np.lexsort((names, -found))[: min(200, int((found >= 10).sum()))])
+            self.terms_, self.idf_ = names[kept].tolist(), np.log((1 + len(texts)) / (1 + found[kept])) + 1
+        return self
+
+    def weights(self, texts: pd.Series) -> np.ndarray:
+        """A row a text, a column a word: count x idf, each row of length 1 (0 where no word is known)."""
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        if not self.terms_:
+            return np.empty((len(texts), 0))
+        told = CountVectorizer(token_pattern=WORD, vocabulary=self.terms_).transform(texts.fillna("")).toarray() * self.idf_
+        return told / np.maximum(np.sqrt((told**2).sum(axis=1, keepdims=True)), 1e-12)
+
+
 class Logistic(BaseRate):
     """Ridge logistic regression, its penalty chosen among three: rare levels pooled, numbers log-scaled, piecewise linear and standardized, missing flagged."""
 
@@ -180,6 +206,7 @@ class Logistic(BaseRate):
         numbers = _squash(as_numbers(X, self.numeric_))
         self.knots_ = {c: np.unique(np.nanquantile(v, (0.2, 0.4, 0.6, 0.8))) if v.notna().any() else np.empty(0) for c, v in numbers.items()}
         self.levels_ = {c: [v for v, n in as_text(X[c]).value_counts().items() if n >= max(10, 0.002 * len(X))][:80] for c in self.text_}
+        self.words_ = {c: Terms().fit(X[c]) for c in X if c.endswith("_text")}
         bent, _ = self._bent(X)
         self.mean_, self.scale_ = np.nanmean(bent, axis=0) if len(X) else 0.0, np.nanstd(bent, axis=0)
         self.scale_[~(self.scale_ > 0)] = 1.0
@@ -199,6 +226,9 @@ class Logistic(BaseRate):
         for c, levels in self.levels_.items():
             blocks.append((as_text(X[c]).to_numpy()[:, None] == np.array(levels, dtype=object)[None, :]).astype(float).reshape(len(X), len(levels)))
             self.owner_ += [c] * len(levels)
+        for c, terms in self.words_.items():
+            blocks.append(terms.weights(X[c]))
+            self.owner_ += [c] * len(terms.terms_)
         return np.hstack(blocks)
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
