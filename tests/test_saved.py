@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from workbench.errors import WorkbenchError
 from workbench.models import saved
-from workbench.models.ladder import Platt
+from workbench.models.calibration import Interval, Platt
 from workbench.models.reasons import Scorer
 from workbench.models.rungs import RUNGS, BaseRate, Boosted, Logistic
 from workbench.models.saved import load_model, save_model
@@ -184,6 +184,14 @@ def test_a_learned_value_comes_back_as_it_was(value):
         assert np.signbit(again) == np.signbit(value)
     if isinstance(value, np.ndarray):
         assert again.dtype == value.dtype and again.shape == value.shape
+
+
+def test_an_interval_comes_back_to_the_last_bit(scorers):
+    X, y, groups = rows()
+    parts = scorers["blend"].rung.parts(X)
+    interval = Interval().fit(scorers["blend"].map, parts, y, groups, np.arange(len(y)) % 5, np.arange(len(y)) % 4)
+    again = saved._decoded(json.loads(json.dumps(saved._encoded(interval, held := {}), allow_nan=False)), held)
+    np.testing.assert_array_equal(interval.bounds(parts), again.bounds(parts))
 
 
 def test_a_loaded_bag_keeps_its_size_and_seed(scorers, tmp_path):
