@@ -203,7 +203,8 @@ def claims(signs: pd.DataFrame, event: np.ndarray, stratum: np.ndarray) -> pd.Da
     for what, known in ((what, signs[what].notna().to_numpy()) for what in signs):
         x, y, code = signs[what].to_numpy()[known] == 1, event[known], strata[known]
         n, m, n1, a = (np.bincount(code, v).astype(float) for v in (None, y, x, x & y))
-        n, m, n1, a = (v[(n1 > 0) & (n1 < n)] for v in (n, m, n1, a))
+        both = (n1 > 0) & (n1 < n)  # a stratum without the sign, or with nothing but it, compares nobody
+        x, y, (n, m, n1, a) = x[both[code]], y[both[code]], (v[both] for v in (n, m, n1, a))
         n0, b = n - n1, m - a
         weight, expected, least, most = (v.sum() for v in (n1 * n0 / n, n1 * m / n, np.maximum(0, n1 + m - n), np.minimum(n1, m)))
         if min(expected - least, most - expected) >= 5:

@@ -19,14 +19,14 @@ left join (select spine_row, arg_min(kind || case way when 'in' then ' from them
 group by s.spine_row order by s.spine_row
 
 -- section first_rates
--- Grain: one row a kind, then a delay, of the first touch among told (event = converted after it).
+-- Grain: one row a kind, then a delay, of the first touch among told (event = converted after it) and created since the month of the first touch of all: before it none was recorded.
 with labelled as (
-    select event, day * 24 as hours, coalesce(f, 'none by then') as kind, case when day is null then 'none by then' when hours <= 1 then 'within an hour' when hours <= 24 then 'within a day'
+    select event, created_at, day * 24 as hours, coalesce(f, 'none by then') as kind, case when day is null then 'none by then' when hours <= 1 then 'within an hour' when hours <= 24 then 'within a day'
         when hours <= 72 then 'within 3 days' when hours <= 168 then 'within a week' else 'later' end as delay
     from ({first}) join told using (spine_row)
 )
 select case when grouping(kind) = 0 then 'kind' else 'delay' end as "by", coalesce(kind, delay) as first_touch, count(*) as n, count(*) filter (where event) as n_converted, median(hours) as hours
-from labelled where exists (from touch) group by grouping sets ((kind), (delay)) order by "by" desc, hours nulls last, first_touch
+from labelled where created_at >= (select date_trunc('month', min(created_at + to_microseconds((day * 86400e6)::bigint))) from touch join told using (spine_row)) group by grouping sets ((kind), (delay)) order by "by" desc, hours nulls last, first_touch
 
 -- section silences
 -- Grain: one row a direction and length of silence. Only messages whose window has passed; old = the earlier part of them by the cut.
@@ -54,11 +54,12 @@ select spine_row, who, epoch(created_at) / 86400.0 + day as started, coalesce(ca
 from waiting join told using (spine_row) where coalesce(came, days) >= day
 
 -- section cadence
--- Grain: one row a week since creation. touches = ours a record and open week; untouched_share = records that we did not touch in it.
-with open_week as (select spine_row, days, unnest(range({weeks})) as w from told),
+-- Grain: one row a week since creation, of those created since the month of the first touch of all. touches = ours a record and open week; untouched_share = records that we did not touch in it.
+with open_week as (select spine_row, days, unnest(range({weeks})) as w from told
+    where created_at >= (select date_trunc('month', min(created_at + to_microseconds((day * 86400e6)::bigint))) from touch join told using (spine_row))),
 counted as (
     select any_value(days) as days, w, count(day) as n
-    from open_week left join (select spine_row, day, (day // 7)::bigint as w from touch where way <> 'in') using (spine_row, w)
+    from open_week left join (select spine_row, day, floor(day / 7)::bigint as w from touch where way <> 'in') using (spine_row, w)
     where days > 7 * w group by spine_row, w
 )
 select w + 1 as week, count(*) as n_open, sum(n) / sum(least(days - 7 * w, 7) / 7) as touches, count(*) filter (where n = 0) as n_untouched

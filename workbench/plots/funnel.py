@@ -20,7 +20,7 @@ def plot_time_to_outcome(times: pd.DataFrame) -> go.Figure:
 
 def plot_shares(rows: pd.DataFrame, label: str, value: str = "share", low: str = "low", high: str = "high", *, n: str = "n", title: str = "share", ticks: str = ".0%") -> go.Figure:
     """`value` of each row with its interval, one line a row in the order given; a line at 0 where values fall on both sides. Rows that hold=False are pale."""
-    names = rows[label].astype(str).str.slice(0, 34)
+    names = rows[label].astype(str).str.slice(0, 44)
     dark = rows["holds"].astype(bool) if "holds" in rows else pd.Series(True, rows.index)
     figure = go.Figure(go.Scatter(x=rows[value], y=names, mode="markers", marker={"size": 9, "color": [INK if d else SOFT for d in dark]}, error_x=_error(rows, value, low, high) | {"color": BLUE},
                                   customdata=rows[[n, low, high]], hovertemplate=f"%{{y}}: %{{x:{ticks}}} (%{{customdata[1]:{ticks}}} to %{{customdata[2]:{ticks}}}; n = %{{customdata[0]:,}})<extra></extra>"))
