@@ -1,7 +1,5 @@
 """The two ends of every notebook: `begin` opens the lake at one instant, `record` leaves the headline numbers for the run's record."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from os import environ

@@ -1,7 +1,5 @@
 """Rows on their way in: the types of columns in Arrow and DuckDB, and the checks that name rows and columns."""
 
-from __future__ import annotations
-
 import re
 from tempfile import gettempdir
 
@@ -11,12 +9,11 @@ import pyarrow as pa
 from workbench import schema
 from workbench.errors import WorkbenchError
 
-ARROW = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "money": pa.decimal128(18, 2), "bool": pa.bool_(),
-          "date": pa.date32(), "time": pa.timestamp("us")}
-FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text", "history_from": "time", "kind": "text",
-          "meaning": "text", "personal": "bool"}
-FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text",
-            "detail": "text", "n": "int"}
+ARROW = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "money": pa.decimal128(18, 2), "bool": pa.bool_(), "date": pa.date32(),
+         "time": pa.timestamp("us")}
+FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text", "history_from": "time", "kind": "text", "meaning": "text",
+         "personal": "bool"}
+FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text", "detail": "text", "n": "int"}
 OWN = {"field": FIELD, "finding": FINDING}  # tables that hold no versions
 
 
@@ -59,13 +56,9 @@ def x_name(column: str) -> str:
 
 def x_type(kind: pa.DataType) -> pa.DataType:
     """The stored Arrow type of a custom field that came as `kind`."""
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us")
-    if pa.types.is_integer(kind):
-        return pa.int64()
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pa.float64()
-    return kind if pa.types.is_boolean(kind) or pa.types.is_date(kind) else pa.string()
+    is_kind = {"time": pa.types.is_timestamp, "int": pa.types.is_integer, "bool": pa.types.is_boolean, "date": pa.types.is_date,
+               "float": lambda kind: pa.types.is_floating(kind) or pa.types.is_decimal(kind)}
+    return next((ARROW[name] for name, holds in is_kind.items() if holds(kind)), pa.string())
 
 
 def duck_type(kind: pa.DataType) -> str:

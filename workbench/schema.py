@@ -7,15 +7,13 @@ is a version; current_only = the CRM tells only today's value; assumed = a mappi
 Flags: K key of another entity (K:entity), P personal data, O outcome (known only when the story has ended).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib import resources
 
 from workbench.errors import WorkbenchError
 
-DUCKDB_TYPES = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "money": "DECIMAL(18,2)", "bool": "BOOLEAN",
-                "date": "DATE", "time": "TIMESTAMP"}
+DUCKDB_TYPES = {"text": "VARCHAR", "int": "BIGINT", "float": "DOUBLE", "money": "DECIMAL(18,2)", "bool": "BOOLEAN", "date": "DATE",
+                "time": "TIMESTAMP"}
 KNOWN_AT = ("fixed", "historized", "current_only", "assumed", "outcome")
 NEVER_LEARNED = ("current_only", "outcome")  # no training before the caller names the field
 ORIGINS = ("crm_history", "sync_diff", "import", "demo")
@@ -62,10 +60,10 @@ def _parse() -> dict[str, Entity]:
             name, meaning = line.split(": ", 1)
             entities[name] = Entity(name, meaning, {})
             continue
-        column, kind, known_at, flags, meaning = (part.strip() for part in line.split("|"))
-        reference = next((f[2:] for f in flags.split() if f.startswith("K:")), "")
-        entities[name].fields[column] = Field(column, kind, known_at, meaning, reference, "P" in flags.split(),
-                                              "O" in flags.split())
+        column, kind, known_at, told, meaning = (part.strip() for part in line.split("|"))
+        flags = told.split()
+        reference = next((f[2:] for f in flags if f.startswith("K:")), "")
+        entities[name].fields[column] = Field(column, kind, known_at, meaning, reference, personal="P" in flags, outcome="O" in flags)
     for entity in entities.values():
         entity.fields.update({f.name: f for f in COMMON})
     return entities
@@ -94,6 +92,5 @@ def dictionary() -> str:
     for item in ENTITIES.values():
         out += ["", f"## {item.name}", "", item.meaning[0].upper() + item.meaning[1:] + ".", "",
                 "| column | type | known at | references | personal | meaning |", "|---|---|---|---|---|---|"]
-        out += [f"| {f.name} | {f.kind} | {f.known_at} | {f.references} | {'yes' if f.personal else ''} | {f.meaning} |"
-                for f in item.fields.values()]
+        out += [f"| {f.name} | {f.kind} | {f.known_at} | {f.references} | {'yes' * f.personal} | {f.meaning} |" for f in item.fields.values()]
     return "\n".join(out) + "\n"

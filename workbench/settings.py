@@ -1,17 +1,15 @@
 """Where things live and which clock counts: defaults < workbench.toml < environment < command line."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from functools import cache
 from os import environ
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from workbench.errors import WorkbenchError
 
+FOLDERS = {"lake": "data/lake", "runs": "papermill_runs", "reports": "reports"}  # where WORKBENCH_LAKE ... name no other
 VALUE_KEYS = ("cost_per_call", "value_per_conversion", "calls_per_day", "currency")
 
 
@@ -31,14 +29,6 @@ class Settings:
     value: dict = field(default_factory=dict)
 
 
-@cache
-def _toml(path: str, _changed: float) -> dict:
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise WorkbenchError(f"{path} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
-
-
 def root() -> Path:
     """The project's folder: the working folder, or the nearest one above it with a workbench.toml (JupyterLab runs in notebooks/)."""
     here = Path.cwd()
@@ -47,14 +37,18 @@ def root() -> Path:
 
 def settings() -> Settings:
     """Read WORKBENCH_LAKE, WORKBENCH_RUNS, WORKBENCH_REPORTS and workbench.toml (or WORKBENCH_TOML) of the project's folder."""
-    base = root()
-    toml = Path(environ.get("WORKBENCH_TOML") or base / "workbench.toml")
-    values = _toml(str(toml), toml.stat().st_mtime) if toml.exists() else {}
-    if environ.get("WORKBENCH_TOML") and not toml.exists():
-        raise WorkbenchError(f"There is no {toml}.", fix="WORKBENCH_TOML names it.")
+    base, named = root(), environ.get("WORKBENCH_TOML")
+    toml = Path(named or base / "workbench.toml")
+    try:
+        values = tomllib.loads(toml.read_text(encoding="utf-8")) if named or toml.exists() else {}
+    except FileNotFoundError:
+        raise WorkbenchError(f"There is no {toml}.", fix="WORKBENCH_TOML names it.") from None
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise WorkbenchError(f"{toml} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
     organization, runs, schedules, value = tables = [values.get(name, {}) for name in ("organization", "runs", "schedule", "value")]
     if not all(isinstance(table, dict) for table in tables):
-        raise WorkbenchError(f"{toml}: organization, runs, schedule and value are tables.", fix="Write [organization] or [schedule.NAME] on a line of its own, and the settings below it.")
+        raise WorkbenchError(f"{toml}: organization, runs, schedule and value are tables.",
+                             fix="Write [organization] or [schedule.NAME] on a line of its own, and the settings below it.")
     zone, minutes = organization.get("time_zone", "UTC"), runs.get("cell_minutes", 30)
     instant("2000-01-01", zone)  # refuses what is no time zone
     if not isinstance(minutes, (int, float)) or not 0 < minutes < 1e6:
@@ -63,11 +57,10 @@ def settings() -> Settings:
         if key not in VALUE_KEYS:
             raise WorkbenchError(f"{toml}: [value] has no setting {key!r}.", fix=f"It has: {', '.join(VALUE_KEYS)}.")
         if not (isinstance(told, str) if key == "currency" else type(told) in (int, float) and 0 <= told < 1e15):
-            raise WorkbenchError(f"{toml}: [value] {key} cannot be {told!r}.", fix="Write a text such as \"EUR\"." if key == "currency" else "Write a number, 0 or more.")
-    return Settings(
-        lake=Path(environ.get("WORKBENCH_LAKE") or base / "data/lake"),
-        runs=Path(environ.get("WORKBENCH_RUNS") or base / "papermill_runs"), reports=Path(environ.get("WORKBENCH_REPORTS") or base / "reports"),
-        time_zone=zone, cell_minutes=minutes, schedules=schedules, value=value)
+            raise WorkbenchError(f"{toml}: [value] {key} cannot be {told!r}.",
+                                 fix="Write a text such as \"EUR\"." if key == "currency" else "Write a number, 0 or more.")
+    folders = {name: Path(environ.get(f"WORKBENCH_{name.upper()}") or base / folder) for name, folder in FOLDERS.items()}
+    return Settings(**folders, time_zone=zone, cell_minutes=minutes, schedules=schedules, value=value)
 
 
 def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> datetime | None:
