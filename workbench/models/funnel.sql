@@ -67,7 +67,7 @@ from counted group by w order by w
 
 -- section versions
 -- Every version up to as_of with its stage; a version from before the history of the stage began is known from then on only (cut).
-select id, created_at, state, origin, {since} as from_at, greatest(decided, {since}) as decided, {since} > from_at as cut,
+select id, created_at, state, origin, {since} as from_at, decided, {since} > from_at as cut,
     case state when 'open' then coalesce(stage, 'none given') when 'won' then '{event}' when 'gone' then 'deleted' else state end as stage
 from ({states}) where ({inside}) and to_at > {since}
 
