@@ -86,7 +86,8 @@ def test_the_parts_of_the_rungs_with_trees_add_up_too(runs):
         assert r["parts"].notna().sum() == r["sentence"].notna().sum() == 40 and r["model"].abs().median() > 1  # another kind of model: said to be the model
         part = r[r["parts"].notna()]
         np.testing.assert_allclose([sum(p.values()) for p in part["parts"]], part["data"], atol=1e-9)
-        assert part["change"].abs().min() >= r.loc[r["parts"].isna(), "change"].abs().max()  # those that moved most
+        moved = (r["p_now"] - r["p_then"]).abs()
+        assert moved[r["parts"].notna()].min() >= moved[r["parts"].isna()].max()  # those that moved most
 
 
 def test_what_was_said_then_is_what_the_ledger_holds(runs, found):
@@ -138,11 +139,11 @@ def test_the_summary_counts_them_and_holds_no_text_of_the_crm(found):
     assert f"{(found.rows['change'] >= LEAST).sum()} rose" in text and "2025-05-25" in text and "script" not in text
 
 
-def test_movers_are_those_that_moved_most_in_order(found):
-    change = found.movers(3)["change"].tolist()
-    assert change == sorted(found.rows["change"].dropna())[:-4:-1] + sorted(found.rows["change"].dropna())[2::-1]
-    still = replace(found, rows=found.rows.assign(change=LEAST - 0.1))
-    assert still.movers().empty
+def test_movers_are_those_whose_probability_moved_most_in_order(found):
+    rows = pd.DataFrame({"name": list("abcdefg"), "p_then": [.5, .001, .5, .5, .5, .3, .5], "p_now": [.9, .01, .7, .1, .4, .1, .51], "change": [31.7, 33.2, 12.2, -31.7, -5.8, -19.5, 0.6], "sentence": ""})
+    assert replace(found, rows=rows).movers(2)["name"].tolist() == ["a", "c", "f", "d"]  # from .1 % to 1 % are many points, and nobody's business
+    assert replace(found, rows=rows).movers()["name"].tolist() == ["a", "c", "b", "e", "f", "d"]  # g moved by less than three points
+    assert found.movers()["sentence"].notna().all() and len(found.movers()) == 10
 
 
 def test_a_sentence_tells_old_and_new_values_with_their_points(found):

@@ -67,7 +67,7 @@ def remember(lake, s: LeadScores, **told: Any) -> int:
 @dataclass
 class Changes:
     """rows: one row a record scored then or now, by id: name, state (open, entered; left since: won, lost, gone, other), p_then, p_now, points_then, points_now, change
-    = data + model; for those that moved most also parts (feature: points; they add up to `data`) and a sentence. then: what it is compared with; None = nothing."""
+    = data + model; for those whose probability moved most also parts (feature: points; they add up to `data`) and a sentence. then: what it is compared with; None = nothing."""
 
     rows: pd.DataFrame
     then: datetime | None
@@ -75,8 +75,8 @@ class Changes:
     note: str
 
     def movers(self, n: int = 5) -> pd.DataFrame:
-        """The n that rose and the n that fell most, by LEAST points or more: name, change, sentence."""
-        rows = self.rows.sort_values("change", ascending=False, kind="stable")
+        """The n whose probability rose most and the n whose fell most, by LEAST points or more: name, change, sentence."""
+        rows = self.rows.loc[(self.rows["p_now"] - self.rows["p_then"]).sort_values(ascending=False, kind="stable").index]
         return pd.concat([rows[rows["change"] >= LEAST].head(n), rows[rows["change"] <= -LEAST].tail(n)])[["name", "change", "sentence"]]
 
     def summary(self) -> str:
@@ -90,13 +90,13 @@ class Changes:
             lines.append(f"The {len(won):,} that {wins if wins == 'converted' else 'were won'} had been given {won.mean():.0%} on average; all that were scored then, {r['p_then'].mean():.0%}.")
         if (both := r[r["change"].notna()]).size:
             lines.append(f"Of {len(both):,} scored then and now, {(both['change'] >= LEAST).sum():,} rose and {(both['change'] <= -LEAST).sum():,} fell by {LEAST} points or more. "
-                         f"On average new data moved them by {both['data'].mean():+.1f} points, the model by {both['model'].mean():+.1f}.")
+                         f"On average new data moved them by {both['data'].mean().round(1) + 0:+.1f} points, the model by {both['model'].mean().round(1) + 0:+.1f}.")
         return "\n".join([self.note, "", *(f"- {line}" for line in lines)])
 
 
 def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[str] | None = None, explained: int = 300) -> Changes:
     """What changed since the last production run on record before `s` (or that of `since` or before), else since the last earlier day of the calendar grid as
-    today's model sees it. `allow` as in `lead_scores`; `explained`: so many records, those that moved most, are split by feature."""
+    today's model sees it. `allow` as in `lead_scores`; `explained`: so many records, whose probability moved most, are split by feature."""
     spine, names, now = s.spine, s.spine.features, s.spine.open.set_index("id")
     said = ledger.latest_run(lake, before=since + timedelta(microseconds=1) if since else spine.as_of, source=spine.source, entity=spine.entity,
                              horizon_days=spine.horizon_days if spine.evaluation == "time" else None).set_index("id")
@@ -113,7 +113,7 @@ def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[s
         both = old.index.intersection(now.index)
         asked = total_points(s.scorer, old.loc[both])
         rows["change"], rows["data"], rows["model"] = rows["points_now"] - rows["points_then"], rows["points_now"] - asked, asked - rows["points_then"]
-        top = rows.loc[both, "change"].abs().nlargest(explained).index
+        top = (rows["p_now"] - rows["p_then"]).loc[both].abs().nlargest(explained).index
         moved = s.scorer.points(now.loc[top, names])[0] - s.scorer.points(old.loc[top])[0]
         was, is_ = (shown_values(lake, spine.entity, X[names], at) for X, at in ((old.loc[top], then), (now.loc[top], spine.as_of)))
         rows["parts"] = pd.Series(moved.to_dict("index"), dtype=object)
