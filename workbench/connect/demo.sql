@@ -12,6 +12,7 @@ create macro ref(prefix, target, n, share) as key(prefix, target) || case when c
 create macro instant(s) as make_timestamp((s * 1000000)::bigint);
 create macro typed(word, n, what, share) as case when chance(n, what) >= share then word when contains(word, ' ') then lower(replace(word, ' ', '-')) else upper(word) end;
 create macro named(word, n, share) as case when chance(n, 'placeholder') < share then pick(['test', 'n/a', 'Unknown', 'asdf', 'TEST 2', 'xxx'], n, 'which') else word end;
+create macro typed_in(word, n, what) as case when chance(n, 'missing ' || what) >= {missing} then word end;
 create macro currency(i) as nth(['EUR', 'USD', 'GBP', 'CHF'], i);
 create macro first_name(p) as own(['Avo', 'Bexi', 'Corvin', 'Dalia', 'Edlin', 'Fenja', 'Goro', 'Hesper', 'Ivo', 'Jalma', 'Kerrin', 'Lusko', 'Mirel', 'Nadu', 'Orla', 'Pavo', 'Quenby', 'Rilla', 'Soren',
     'Tamsin', 'Ulva', 'Vesna', 'Wim', 'Xanthe', 'Yorick', 'Zelda', 'Ansel', 'Brisa', 'Cosmo', 'Dorrit', 'Eskil', 'Fiora', 'Gwill', 'Hanno', 'Ilse', 'Juno'], p, 'first');
@@ -72,14 +73,14 @@ from (select *, unnest(generate_series(TIMESTAMP '2022-07-01', TIMESTAMP '2026-0
 
 -- section lead
 select key('l', n) as id, instant(t) as valid_from, named(person(p), n, .005) as name, case when copied and chance(n, 'loud') < .5 then upper(mail(mailbox(p, f, private), n, .04)) else mail(mailbox(p, f, private), n, .04) end as email,
-    case when phone > 0 then phone(p) end as phone, company(f) as company, title, typed(industry, n, 'industry', .02) as industry, case when size > 0 then staff end as employees,
-    pick(places(), p, 'place').country as country, typed(pick(places(), p, 'place').city, n, 'city', .01) as city, typed(source, n, 'source', .015) as source,
+    case when phone > 0 then phone(p) end as phone, company(f) as company, typed_in(title, n, 'title') as title, typed_in(typed(industry, n, 'industry', .02), n, 'industry') as industry,
+    typed_in(case when size > 0 then staff end, n, 'staff') as employees, typed_in(pick(places(), p, 'place').country, n, 'country') as country, typed_in(typed(pick(places(), p, 'place').city, n, 'city', .01), n, 'city') as city, typed(source, n, 'source', .015) as source,
     ref('k', campaign, n, .004) as campaign_id, key('u', owner) as owner_id, nth(['New', 'Working', 'Nurturing', 'Qualified', 'Converted', 'Dead'], status) as status, nth(['cold', 'warm', 'hot'], rating) as rating,
     mute > 0 as do_not_email, visits as n_visits, case when visits > 0 then round(visits * dwell) end as web_seconds, case when visits > 0 then round(pages, 1) end as pages_per_visit, instant(created) as created_at,
     outcome = 1 as is_converted, outcome = 2 as is_lost, case when outcome = 1 then instant(closed) end as converted_at, instant(closed) as closed_at,
     case when outcome = 1 then key('c', contact) end as converted_contact_id, case when outcome = 1 then key('d', deal) end as converted_deal_id, instant(gone) as deleted_at, case when gone is not null then key('l', merged) end as merged_into,
-    case when chance(n, 'band') < .7 then nth(['below 5k', '5k to 20k', 'above 20k'], band) end as x_budget_band, chance(n, 'newsletter') < .4 as x_newsletter,
-    case when chance(p, 'messenger') < .3 then '@' || lower(strip_accents(replace(person(p), ' ', '_'))) end as x_messenger, nth(['D', 'C', 'B', 'A'], grade) as x_call_grade from told
+    case when chance(n, 'band') < .7 * (1 - {missing}) then nth(['below 5k', '5k to 20k', 'above 20k'], band) end as x_budget_band, chance(n, 'newsletter') < .4 as x_newsletter,
+    case when chance(p, 'messenger') < .3 then '@' || lower(strip_accents(replace(person(p), ' ', '_'))) end as x_messenger, nth(['D', 'C', 'B', 'A'], grade) as x_call_grade{planted} from told
 
 -- section account
 select key('a', n) as id, instant(t) as valid_from, named(company(f), n, .006) as name, typed(industry, n, 'industry', .02) as industry, staff as employees, round(revenue, -3) as annual_revenue, 'EUR' as currency,
@@ -131,7 +132,19 @@ select key('t', n) as id, instant(t) as valid_from, nth(['call', 'email', 'meeti
         when tone > 1 then pick(['They liked what they saw.', 'Wants to bring in the head of department.', 'Asked for a proposal by Friday.', 'Says the budget is approved.', 'Keen to start a pilot.'], n, 'good')
         when tone < -1.1 then pick(['Budget is on hold this quarter.', 'Finds us expensive.', 'Also talks to Rivalco Demo.', 'Our contact may leave.', 'Not a priority now.', 'Only wanted to look around.'], n, 'bad')
         else pick(['No decision yet.', 'Will come back to us.', 'Left a message.', 'Sent the brochure.', 'Talked about the weather, mostly.', 'Needs to ask a colleague.', 'Moved to next week.'], n, 'flat') end end as body,
-    case when linked then ref('l', lead, n, .001) end as lead_id, case when linked then ref('c', contact, n, .001) end as contact_id, case when linked then ref('d', deal, n, .001) end as deal_id,
+    case when linked then key('l', lead) || torn end as lead_id, case when linked then key('c', contact) || torn end as contact_id, case when linked then key('d', deal) || torn end as deal_id,
     case when linked then key('a', account) end as account_id, case when kind < 5 then key('u', owner) end as user_id, instant(created) as created_at, instant(due) as happened_at, done > 0 as is_done,
     case when done > 0 then case kind when 2 then pick([30, 45, 60, 90], n, 'minutes') when 0 then 1 + floor(25 * chance(n, 'minutes') * chance(n, 'again')) end end as duration_minutes, instant(gone) as deleted_at
-from (select *, mood + 4.5 * (chance(n, 'tone') - .5) as tone, chance(n, 'unlinked') >= .012 as linked from told)
+from (select *, mood + 4.5 * (chance(n, 'tone') - .5) as tone, chance(n, 'unlinked') >= .012 as linked, case when chance(n, 'torn') < .002 then '-old' else '' end as torn from told)
+
+-- section synced
+-- only the differences between syncs so many days apart, of which the last is the end, are known, and nothing from before the first: late, never early
+select * exclude (seen) replace (seen as valid_from) from (select *, greatest(instant({end}) - to_seconds({step} * floor(({end} - epoch(valid_from)) / {step})::bigint), {cut}) as seen from made)
+qualify row_number() over (partition by id, seen order by valid_from desc) = 1
+
+-- section tracked
+-- changes are known from {cut} on; before it only creation, outcome and deletion, which carry dates of their own, and no other field that changes
+with v as (select *, valid_from < {cut} as early, lead(valid_from) over w as after, row_number() over w = 1 or ({ended}) is distinct from lag(({ended})) over w as dated from made window w as (partition by id order by valid_from))
+select * exclude (early, after, dated) from v where not early
+union all by name select * exclude (early, after, dated) replace ({cut} as valid_from) from v where early and coalesce(after > {cut}, true)
+union all by name select * exclude (early, after, dated) replace ({nulls}) from v where early and dated

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from workbench.connect import demo_world as w
+from workbench.connect.demo_leaks import plant
 from workbench.connect.demo_world import DAY, LAST, MEETING, MIGRATED, NAN, NEVER, START, TASK, WEB, Company, Diary, workday
 
 WORTH = np.array([1, .92, 1.16, 1.04])  # euros for one EUR, USD, GBP, CHF
@@ -71,14 +72,15 @@ def lead_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, wor
     story.add(some(.06), leads.born + rng.exponential(90 * DAY, n), mute=1)
     story.add(all_, leads.handed, owner=leads.heir + 1)
     closed = np.where(some(.004), leads.born - 30 * DAY, np.where(some(.004), NAN, leads.close))  # typed wrong, or not at all
-    story.add(all_, leads.close, final=True, status=np.where(leads.won, 4, 5), outcome=np.where(leads.won, 1, 2), closed=closed)
+    story.add(all_, leads.close, final=True, status=np.where(leads.won, 4, 5), outcome=np.where(leads.won, 1, 2), closed=closed, gone=np.where(leads.won & (c.world.conversion == "pipedrive"), leads.close, NAN))
     story.add(all_, leads.gone, final=True, gone=leads.gone)
     who, when = (work[k][(work["kind"] == WEB) & (work["lead"] >= 0)].astype(np.int64) for k in ("lead", "at"))
     open_ = when < leads.until[who]
     story.parts.append((who[open_], when[open_] * 1.0, {}))  # each visit is a version: the counter moves
+    planted, c.planted = plant(story, rng.spawn(1)[0], leads, c.world)
     staff, rank = np.ceil(np.exp(rng.normal(4.2 + .45 * leads.fit, noise))), rng.normal(1.2, .6, n) + 1.5 * leads.won - .8 * (leads.close < NEVER)
     told, row = story.told(
-        c.base, p=c.base + leads.person, f=leads.firm, private=leads.private[leads.person], copied=leads.copy, title=_words(w.TITLES, leads.title), staff=staff[leads.person],
+        c.base, **planted, p=c.base + leads.person, f=leads.firm, private=leads.private[leads.person], copied=leads.copy, title=_words(w.TITLES, leads.title), staff=staff[leads.person],
         industry=_words(w.INDUSTRIES, leads.industry), source=_words(w.SOURCES, leads.source), campaign=leads.campaign, created=_ahead(leads.born), contact=contact, deal=deal, merged=leads.merged + c.base + 1,
         dwell=np.exp(rng.normal(4.6 + .15 * leads.intent, .6)), pages=1 + np.exp(rng.normal(.5 + .15 * leads.intent + .2 * leads.curious, .4)),
         band=np.digitize(leads.fit + rng.normal(0, 1.2 * noise, n), [-.7, .5]), grade=np.where(some(np.where(leads.close < NEVER, .8, .1)), np.clip(np.round(rank), 0, 3), NAN))
@@ -168,6 +170,14 @@ def activity_story(c: Company, rng: np.random.Generator, work: dict) -> pa.Table
     return story.told(c.base, **links, kind=kind, way=work["way"], mood=work["mood"], owner=work["user"] + 1, created=_ahead(entered), due=np.floor(due))[0]
 
 
+def _moved(style: str, work: dict, won: np.ndarray, contact: np.ndarray, deal: np.ndarray) -> dict:
+    """Activities as they hang today: those of a converted lead stay, or hang on its contact and deal (salesforce) or its deal alone, as if from the start."""
+    lead = np.where(np.isnan(work["lead"]), -1, work["lead"]).astype(int)
+    moves = (lead >= 0) & won[lead] & (style != "keep")
+    person = moves & ((style == "salesforce") | np.isnan(deal[lead]))
+    return work | {"lead": np.where(moves, NAN, work["lead"]), "deal": np.where(moves, deal[lead], work["deal"]), "contact": np.where(person, contact[lead], work["contact"])}
+
+
 def chunk_stories(c: Company, rng: np.random.Generator, leads: SimpleNamespace, accounts: SimpleNamespace, contacts: SimpleNamespace, deals: SimpleNamespace) -> dict[str, pa.Table]:
     """Entity -> its versions, for one chunk of the world."""
     diary = Diary(c, rng)
@@ -175,8 +185,12 @@ def chunk_stories(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     w.deal_work(diary, deals)
     work = diary.gathered()
     contact, deal, linked = np.full(leads.n, NAN), np.full(leads.n, NAN), deals.lead >= 0
-    contact[accounts.lead[accounts.lead >= 0]] = c.base + np.flatnonzero(accounts.lead >= 0) + 1
-    deal[deals.lead[linked]] = c.base + np.flatnonzero(linked) + 1
+    contact[accounts.lead[accounts.lead >= 0]] = np.flatnonzero(accounts.lead >= 0)
+    deal[deals.lead[linked]] = np.flatnonzero(linked)
+    moved = _moved(c.world.conversion, work, leads.won, contact, deal)
+    if c.world.conversion == "pipedrive":  # only the deal tells of the lead that it came from; a lead without one became a contact
+        contact, deal = np.where(np.isnan(deal), contact, NAN), np.full(leads.n, NAN)
+    contact, deal = c.base + contact + 1, c.base + deal + 1
     follower = np.full(accounts.n, NAN)
     follower[contacts.account] = np.arange(contacts.n)  # the latest contact of each account; contact i is the first of account i
     other = np.where((follower[deals.account] != deals.account) & (contacts.born[follower[deals.account].astype(int)] < deals.born), c.base + follower[deals.account] + 1, NAN)
@@ -185,4 +199,4 @@ def chunk_stories(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     parts = numbers(n=number, t=deals.born, contact=c.base + deals.account + 1, other=other, champion=deals.champion[:, 0])
     members = numbers(n=c.base + np.arange(leads.n) + 1, born=leads.born, until=leads.until, campaign=leads.campaign, intent=leads.intent, begins=np.full(leads.n, START), ends=np.full(leads.n, LAST))
     return {"account": account_story(c, rng, accounts), "contact": contact_story(c, rng, leads, accounts, contacts), "lead": lead_story(c, rng, leads, work, contact, deal), "deal": deal_story(c, rng, deals, leads),
-            "deal_product": items, "deal_contact": parts, "membership": members, "activity": activity_story(c, rng, work)}
+            "deal_product": items, "deal_contact": parts, "membership": members, "activity": activity_story(c, rng, moved)}

@@ -38,6 +38,7 @@ class Company:
     busy: float
     level: float = 0
     base: int = 0
+    planted: list | tuple = ()  # rows of table `field` for the custom fields of this world
     campaigns = START + np.arange(48) * 30.4 * DAY  # the start of each; number k is of kind k % 3: webinar, event, e-mail
 
     def owners(self, rng: np.random.Generator, at: np.ndarray) -> np.ndarray:
@@ -61,13 +62,13 @@ class Company:
 
 
 def make_company(rng: np.random.Generator, users: int, busy: float, world: World) -> Company:
-    """Users come and go over the 48 months; the first one stays, the second has just left. The level is found by trying it on 2,000 leads."""
+    """Users come and go over the 48 months; the first one stays, the second has just left. The level is found by trying it on 4,000 leads."""
     hired = np.where(rng.random(users) < .6, START, np.floor(START + rng.random(users) * 1200 * DAY))
     left = np.where(rng.random(users) < .25, hired + (200 + rng.exponential(600, users)) * DAY, NEVER)
     hired[:3], left[0], left[1] = START, NEVER, LAST - 25 * DAY
     c = Company(world, hired, np.where(left < LAST, np.floor(left), NEVER), rng.normal(0, 1, users) * world.skill, np.exp(rng.normal(0, .3, users)), busy)
-    trial = _people(c, rng, 2_000)
-    c.level = trial.life.level(rng, trial.day)
+    trial = _people(c, rng, 4_000)
+    c.level = trial.life.find_level([len(hired), 1], trial.day)
     return c
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -29,57 +29,34 @@ HORIZONS = (30, 90, 180)
 INSTANTS = LAST - 91 * DAY * np.arange(9)  # when truth is told: the end and eight quarters before it, all at a day's last second
 FIT, INTENT, CURIOUS, COPY = .65, .6, 1.3, 2.5  # what they do to the log of the chance, in a world of signal 1
 REST, TOUCHED, GIVEN_UP, DELETED = .2, .033, .017, .00008  # interest without a touch; touches, give-ups, deletions a day
-# [word, weight, what it owes to fit, to intent]
-SOURCES, TITLES, INDUSTRIES = tomllib.loads(resources.files("workbench.connect").joinpath("demo.toml").read_text(encoding="utf-8")).values()
-SOURCE_NAMES = [row[0] for row in SOURCES]
-STYLES = ("keep", "salesforce", "pipedrive")
+# words: [word, weight, what it owes to fit, to intent]; sections of a world: parameter -> [least, largest] or what it may be
+SOURCES, TITLES, INDUSTRIES, SECTIONS = tomllib.loads(resources.files("workbench.connect").joinpath("demo.toml").read_text(encoding="utf-8")).values()
 CAUSES = SimpleNamespace(won=1, lost=2, gone=3)
 
 
 @dataclass(frozen=True)
 class World:
-    """What a world is like; a TOML file names those of its parameters that differ, below the heading of their section (SECTIONS).
-
-    [outcome] signal: how strongly fit, intent and interest act on outcomes (0 = nothing predicts, 1 = as usual); overdispersion: sd of a frailty in
-    the log of a lead's chance that no record shows; base_rate: share of leads that convert within the history, about; half_life_days: of interest;
-    skill: sd of the sellers' skill; reply_hours: median delay in answering a touch, which adds 1/2 + exp(-hours/24)/2 to interest.
-    [record] noise: of what is recorded (1 = as usual); missing: share of descriptive values that nobody typed; duplicates: share of leads entered
-    twice; leaks: kinds of fields to plant that know the outcome; clean_fields: number of harmless ones.
-    [time] season: strength of the year's course; drift: by how much intent outgrows fit, and the mix of sources turns, from the middle of the history
-    to its end (and the other way before); breaks: tables of `on` (a date), `rate` (what the chances are multiplied with from then on) and, for one
-    source of leads only, `source`; slip: how readily close dates of deals are put off (1 = as usual).
-    [history] tracked_from_month: changes are known from this month on only (0 = all); sync_days: only differences between syncs so many days apart
-    are known (0 = all changes); conversion: keep, salesforce (activities of a converted lead move to its contact and deal) or pipedrive (they move to
-    the deal, and the lead vanishes from the list).
-    """
+    """What a world is like: demo.toml explains each parameter, and a TOML file names those that differ, below the heading of their section."""
 
     name: str = "default"
-    signal: float = 1
+    signal: float = 1.0
     overdispersion: float = .4
-    base_rate: float = .11
-    half_life_days: float = 20
+    base_rate: float = .12
+    half_life_days: float = 20.0
     skill: float = .4
-    reply_hours: float = 10
-    noise: float = 1
+    reply_hours: float = 10.0
+    noise: float = 1.0
     missing: float = .02
     duplicates: float = .03
     leaks: tuple = ()
     clean_fields: int = 0
-    season: float = 1
-    drift: float = 0
+    season: float = 1.0
+    drift: float = 0.0
     breaks: tuple = ()
-    slip: float = 1
+    slip: float = 1.0
     tracked_from_month: int = 0
     sync_days: int = 0
     conversion: str = "keep"
-
-
-# Section -> parameter -> its least and largest value, or what it may be
-SECTIONS: dict[str, dict] = {
-    "outcome": {"signal": (0, 3), "overdispersion": (0, 3), "base_rate": (.002, .6), "half_life_days": (1, 365), "skill": (0, 2), "reply_hours": (.1, 500)},
-    "record": {"noise": (.2, 5), "missing": (0, .9), "duplicates": (0, .5), "leaks": list, "clean_fields": (0, 200)},
-    "time": {"season": (0, 3), "drift": (0, 2), "breaks": list, "slip": (0, 3)},
-    "history": {"tracked_from_month": (0, 45), "sync_days": (0, 90), "conversion": STYLES}}
 
 
 def read_world(path: str | Path) -> World:
@@ -90,31 +67,28 @@ def read_world(path: str | Path) -> World:
         raise WorkbenchError(f"There is no world at {path}.", fix="Name a TOML file; data/worlds/ has some.") from None
     except ValueError as error:
         raise WorkbenchError(f"{path} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
-    known = "; ".join(f"[{s}] {', '.join(names)}" for s, names in SECTIONS.items())
     values: dict = {}
     for section, given in told.items():
-        if section not in SECTIONS or not isinstance(given, dict) or set(given) - set(SECTIONS[section]):
-            wrong = section if section not in SECTIONS else ", ".join(sorted(set(given) - set(SECTIONS[section]))) if isinstance(given, dict) else f"{section} (it is a section)"
-            raise WorkbenchError(f"{path}: a world has no {wrong}.", fix=f"Known are {known}.")
-        values |= {name: _checked(path, name, value, SECTIONS[section][name]) for name, value in given.items()}
+        named = given if isinstance(given, dict) else {}
+        if unknown := sorted(set(named) - set(SECTIONS[section])) if section in SECTIONS and named else [] if section in SECTIONS and given == {} else [section]:
+            raise WorkbenchError(f"{path}: a world has no {', '.join(unknown)}.", fix="Known are " + "; ".join(f"[{s}] {', '.join(names)}" for s, names in SECTIONS.items()) + ".")
+        values |= {name: _checked(path, name, value, SECTIONS[section][name]) for name, value in named.items()}
     return World(name=Path(path).stem, **values)
 
 
-def _checked(path: str | Path, name: str, value, allowed):
+def _checked(path: str | Path, name: str, value, allowed: list):
     """`value`, where it may be; lists as tuples."""
-    whole = next(f.type for f in fields(World) if f.name == name) == "int"
-    if name == "breaks" and isinstance(value, list):
-        good = all(isinstance(b, dict) and set(b) <= {"on", "rate", "source"} and type(b.get("on")) is date and isinstance(b.get("rate"), (int, float)) and b["rate"] > 0
-                   and b.get("source", SOURCE_NAMES[0]) in SOURCE_NAMES for b in value)
-    elif allowed is list:
-        good = isinstance(value, list) and all(isinstance(v, str) for v in value)
-    elif allowed is STYLES:
-        good = value in STYLES
+    usual, fix = getattr(World, name), f"A number from {allowed[0]} to {allowed[-1]}, whole where the usual one is."
+    if name == "breaks":
+        good = isinstance(value, list) and all(isinstance(b, dict) and set(b) <= set(allowed) and type(b.get("on")) is date and type(b.get("rate")) in (int, float) and 0 < b["rate"] < 100
+                                               and b.get("source", SOURCES[0][0]) in [row[0] for row in SOURCES] for b in value)
+        fix = f"Write [[time.breaks]] with on = 2025-03-01, rate = 0.6 and perhaps source = one of {', '.join(row[0] for row in SOURCES)}."
+    elif isinstance(usual, (str, tuple)):
+        good, fix = isinstance(value, type(usual) if isinstance(usual, str) else list) and all(v in allowed for v in ([value] if isinstance(usual, str) else value)), f"Known are {', '.join(allowed)}."
     else:
-        good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and allowed[0] <= value <= allowed[1]
+        good = type(value) in (int, type(usual)) and allowed[0] <= value <= allowed[1]
     if not good:
-        fix = {"breaks": "Write [[time.breaks]] with on = 2025-03-01, rate = 0.6 and perhaps source = one of " + ", ".join(SOURCE_NAMES) + ".", "leaks": "Write a list of kinds.", "conversion": f"One of {', '.join(STYLES)}."}
-        raise WorkbenchError(f"{path}: {name} cannot be {value!r}.", fix=fix.get(name) or f"{'A whole number' if whole else 'A number'} from {allowed[0]} to {allowed[1]}.")
+        raise WorkbenchError(f"{path}: {name} cannot be {value!r}.", fix=fix)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -136,7 +110,7 @@ class Life:
         self.ease = np.exp(level + leads.frailty + s * (FIT * leads.fit + INTENT * leads.intent - CURIOUS * leads.curious - COPY * leads.copy + skill))
         self.tilt, self.gone = s * (INTENT * leads.intent - FIT * leads.fit), DELETED + leads.merging / 30
         self.decay = .5 ** (1 / world.half_life_days)
-        self.breaks = [((b["on"] - date(2022, 7, 1)).days, b["rate"], "source" not in b or leads.source == SOURCE_NAMES.index(b["source"])) for b in world.breaks]
+        self.breaks = [((b["on"] - date(2022, 7, 1)).days, b["rate"], "source" not in b or leads.source == [row[0] for row in SOURCES].index(b["source"])) for b in world.breaks]
 
     def touched(self, rng: np.random.Generator, row: np.ndarray, interest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Interest after a day more; where a touch came, and the hours until we answered it."""
@@ -183,8 +157,9 @@ class Life:
             day = np.minimum(day + 1, 3 * DAYS - 1)
             interest, _, _ = self.touched(rng, row, interest)
             won, lost = self.chances(row, day, interest)
-            ends = -np.expm1(-(won + lost)) * left
-            sure += np.bincount(who, ends * won / np.maximum(won + lost, 1e-12), len(out))
+            lost += won
+            ends = -np.expm1(-lost) * left
+            sure += np.bincount(who, ends * won / lost, len(out))
             left = left - ends
             if ahead in HORIZONS:
                 out[:, HORIZONS.index(ahead)] = sure
@@ -196,24 +171,15 @@ class Life:
         out[:, -1] = sure
         return out
 
-    def level(self, rng: np.random.Generator, born: np.ndarray) -> float:
-        """The level at which base_rate of these leads (made at level 0) convert within the history."""
-        row, day, interest, left = np.arange(len(born)), born, self.start, np.ones(len(born))
-        hazards, stay = [], []
-        while len(row):
-            row, day, interest = (v[day < DAYS - 1] for v in (row, day, interest))
-            day = day + 1
-            interest, _, _ = self.touched(rng, row, interest)
-            won, lost = self.chances(row, day, interest)
-            hazards.append(np.bincount(row, won, len(born)))
-            stay.append(left.copy())
-            left[row] *= np.exp(-lost)
-            kept = left[row] > .003
-            row, day, interest = row[kept], day[kept], interest[kept]
-        now, there = np.array(hazards), np.array(stay)
-        before = np.cumsum(now, axis=0) - now
-        share = lambda level: (there * np.exp(-np.exp(level) * before) * -np.expm1(-np.exp(level) * now)).sum() / len(born)  # noqa: E731
-        return brentq(lambda level: share(level) - self.world.base_rate, -15, 5, xtol=.002)
+    def find_level(self, seed: list[int], born: np.ndarray) -> float:
+        """The level at which base_rate of these leads (made at level 0) ever convert, and from now on theirs."""
+        ease = self.ease
+
+        def excess(level: float) -> float:
+            self.ease = ease * np.exp(level)
+            return self.foretold(np.random.default_rng(seed), np.arange(len(born)), born, self.start, 1)[:, -1].mean() - self.world.base_rate
+
+        return brentq(excess, -12, 4, xtol=.02, rtol=.001)
 
 
 def truth_of(life: Life, rng: np.random.Generator, leads: SimpleNamespace, base: int, draws: int) -> pd.DataFrame:
@@ -222,7 +188,8 @@ def truth_of(life: Life, rng: np.random.Generator, leads: SimpleNamespace, base:
     row, k = np.nonzero((leads.born[:, None] <= at) & (leads.until[:, None] > at))
     p, (who, day, interest) = np.zeros((n, len(at), 4)), leads.states  # a lead that was given up, though its record says so later, has no chance
     who, day = who.astype(int), day.astype(int)
-    p[who, np.searchsorted((at - START) // DAY, day)] = life.foretold(rng, who, day, interest, draws)
+    blocks = [life.foretold(rng, who[i:i + 1000], day[i:i + 1000], interest[i:i + 1000], draws) for i in range(0, len(who), 1000)]  # small enough for a processor's cache
+    p[who, np.searchsorted((at - START) // DAY, day)] = np.concatenate([np.empty((0, 4)), *blocks])
     names = [f"p_{h}" for h in (*HORIZONS, "ever")]
     return pd.DataFrame({"id": [f"demo:l{base + i + 1}" for i in row], "as_of": pd.to_datetime(at[k], unit="s")} | dict(zip(names, p[row, k].T, strict=True))
                         | {"came": leads.won[row] & (leads.close[row] <= at[k] + 90 * DAY)})
