@@ -24,8 +24,9 @@ def rows(n: int = 2500, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np.nda
     """Columns of every kind with holes; what is in `text` and `n_visits` tells."""
     rng = np.random.default_rng(seed)
     X = pd.DataFrame({"n_visits": rng.poisson(4, n).astype(float), "age_days": rng.exponential(30, n), "text": rng.choice(HOSTILE, n), "flag": pd.array(rng.random(n) < 0.5, dtype="boolean"),
-                      "seen_on": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 400, n), unit="D"), "rare": np.where(rng.random(n) < 0.02, rng.random(n), np.nan)})
-    y = (rng.random(n) < expit((X["n_visits"] - 4) / 2 + 3 * (X["text"] == "new\nline") - 3 * X["text"].isin(["NaN", HOSTILE[2]]))).to_numpy(int)
+                      "seen_on": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 400, n), unit="D"), "rare": np.where(rng.random(n) < 0.02, rng.random(n), np.nan),
+                      "enquiry_text": [" ".join(words) for words in rng.choice(["price", "Übermorgen", "<script>", "demo\"now", "urgent", "student"], (n, 4))]})
+    y = (rng.random(n) < expit((X["n_visits"] - 4) / 2 + 3 * (X["text"] == "new\nline") - 3 * X["text"].isin(["NaN", HOSTILE[2]]) + 2 * X["enquiry_text"].str.contains("urgent"))).to_numpy(int)
     X.loc[::17, ["n_visits", "text"]] = [np.nan, None]
     X.loc[::19, "flag"], X.loc[::23, "seen_on"] = pd.NA, pd.NaT
     return X, y, np.arange(n).astype(str)
@@ -69,7 +70,7 @@ def test_facts_card_and_features_come_back(logistic):
     again = load_model(logistic)
     assert (logistic / "card.md").read_text() == CARD["card"] and again.identity == logistic.name
     assert again.facts | {"gain": 0} == CARD["facts"] | {"gain": 0} and np.isnan(again.facts["gain"])
-    assert again.features == {"n_visits": "number", "age_days": "number", "text": "text", "flag": "text", "seen_on": "date", "rare": "number"}
+    assert again.features == {"n_visits": "number", "age_days": "number", "text": "text", "flag": "text", "seen_on": "date", "rare": "number", "enquiry_text": "text"}
 
 
 def test_a_model_is_json_trees_as_text_and_a_card(scorers, tmp_path):

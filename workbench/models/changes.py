@@ -94,14 +94,14 @@ class Changes:
         return "\n".join([self.note, "", *(f"- {line}" for line in lines)])
 
 
-def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[str] | None = None, explained: int = 300) -> Changes:
+def changes(lake, s: LeadScores, *, since: datetime | None = None, explained: int = 300, **known: Any) -> Changes:
     """What changed since the last production run on record before `s` (or that of `since` or before), else since the last earlier day of the calendar grid as
-    today's model sees it. `allow` as in `lead_scores`; `explained`: so many records, whose probability moved most, are split by feature."""
+    today's model sees it. known: what `as_of_features` was told for `s` (allow, half_life); `explained`: so many records, whose probability moved most, are split by feature."""
     spine, names, now = s.spine, s.spine.features, s.spine.open.set_index("id")
     said = ledger.latest_run(lake, before=since + timedelta(microseconds=1) if since else spine.as_of, source=spine.source, entity=spine.entity,
                              horizon_days=spine.horizon_days if spine.evaluation == "time" else None).set_index("id")
     if len(said):
-        old, note = _known_then(lake, s, now.loc[now.index.intersection(said.index)], said, allow), "Compared with the scores that were given as of {:%Y-%m-%d %H:%M} UTC."
+        old, note = _known_then(lake, s, now.loc[now.index.intersection(said.index)], said, known), "Compared with the scores that were given as of {:%Y-%m-%d %H:%M} UTC."
     else:
         said = spine.frame[spine.frame["as_of"].eq(spine.frame["as_of"].max()) & (spine.score_at == "grid")].set_index("id").assign(p=np.nan, total=np.nan)
         old, note = said[names], "No earlier run is on record: compared with what today's model makes of {:%Y-%m-%d %H:%M} UTC, so that the model moved nothing."
@@ -121,14 +121,14 @@ def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[s
     return Changes(rows, then, spine.entity, note.format(then) if then else "No earlier run is on record, and these data have no history to compare with.")
 
 
-def _known_then(lake, s: LeadScores, now: pd.DataFrame, said: pd.DataFrame, allow: list[str] | None) -> pd.DataFrame:
+def _known_then(lake, s: LeadScores, now: pd.DataFrame, said: pd.DataFrame, known: dict) -> pd.DataFrame:
     """The features of records scored then and now as the lake of that run knew them; as today's lake tells them where that one is gone or had not all."""
     spine = now[["as_of"]].clip(upper=said["as_of"].iloc[0]).reset_index()
     with suppress(WorkbenchError):
-        found = as_of_features(open_lake(lake.path, version=int(said["lake_version"].iloc[0])), s.spine.entity, spine, allow)
+        found = as_of_features(open_lake(lake.path, version=int(said["lake_version"].iloc[0])), s.spine.entity, spine, **known)
         if set(s.spine.features) <= set(found):
             return found[s.spine.features].set_index(now.index)
-    return as_of_features(lake, s.spine.entity, spine, allow)[s.spine.features].set_index(now.index)
+    return as_of_features(lake, s.spine.entity, spine, **known)[s.spine.features].set_index(now.index)
 
 
 def _rows(lake, s: LeadScores, said: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ import pandas as pd
 from workbench.errors import WorkbenchError
 from workbench.models.calibration import Interval, Platt
 from workbench.models.reasons import Scorer, readable
-from workbench.models.rungs import RUNGS, kinds
+from workbench.models.rungs import RUNGS, Terms, kinds
 
 if TYPE_CHECKING:
     from workbench.models.leads import LeadScores
@@ -114,7 +114,7 @@ TYPES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "Booster": (lambda v: v.model_to_string().encode(), lambda p: import_module("lightgbm").Booster(model_str=p.decode())),
     "LogisticRegression": (lambda v: {c: getattr(v, c) for c in ("coef_", "intercept_", "classes_", "n_features_in_")},
                            lambda p: _remade(import_module("sklearn.linear_model").LogisticRegression, p)),
-    **{c.__name__: (vars, partial(_remade, c)) for c in (*RUNGS, Platt, Interval)}}
+    **{c.__name__: (vars, partial(_remade, c)) for c in (*RUNGS, Terms, Platt, Interval)}}
 
 
 def _encoded(value: Any, held: dict[str, bytes]) -> Any:
