@@ -15,7 +15,7 @@ import pandas as pd
 from workbench.errors import WorkbenchError
 from workbench.models.ladder import grouped_means
 
-CAPACITIES, POINTS = (0.05, 0.1, 0.2, 0.3, 0.5), 50  # POINTS of a profit curve
+CAPACITIES, POINTS, ENDS = (0.05, 0.1, 0.2, 0.3, 0.5), 50, (0.025, 0.975)  # POINTS of a profit curve
 YES, RANKS = {"true", "yes", "y", "1", "1.0"}, {"cold": 1, "warm": 2, "hot": 3, "low": 1, "medium": 2, "high": 3, "e": 1, "d": 2, "c": 3, "b": 4, "a": 5}
 POLICIES = {"everybody": "everybody", "nobody": "nobody", "newest": "newest first, as many as the break-even cut", "even": "break-even cut",
             "crossed": "best cut, found on the other half", "same": "best cut, found on these very rows (flatters)"}
@@ -35,29 +35,27 @@ def consent(values: pd.Series) -> pd.Series:
 def call_list(scores: pd.DataFrame, *, calls_per_day: float, days: float = 1, value: float | None = None) -> pd.DataFrame:
     """Whom to call: at most calls_per_day x days of `scores` (columns of `LeadScores.scores`), most worth first; who refused (may_call) is never among them.
 
-    worth = p_convert x value: the column `value` where the frame has one (empty: `value`, else the median of the others), else `value`, the same for all. Without
-    probabilities the order stays as it is. Returns the columns of `scores` but may_call, and consent (given, not said), value, worth, expected and
-    expected_value (conversions and money when all down to this row are called).
+    worth = p_convert x value: the column `value` where the frame has one (empty: `value`, else the median of the others), else `value` for all. Without
+    probabilities the order stays. Returns the columns of `scores` but may_call, and consent (given, not said), value, worth, expected, expected_value
+    (conversions and money when all down to this row are called).
     """
     known = scores["value"].astype(float) if "value" in scores else pd.Series(np.nan, index=scores.index)
-    known = known.fillna(known.median() if value is None else value)
-    p = scores["p_convert"].astype(float)
-    listed = scores.drop(columns="may_call").assign(consent=consent(scores["may_call"]), value=known, worth=p * known, order=-p * known.fillna(1), expected=p)
-    listed = listed[listed["consent"] != "refused"].sort_values("order", kind="stable").drop(columns="order").head(max(int(calls_per_day * days), 0)).reset_index(drop=True)
-    return listed.assign(expected=listed["expected"].cumsum(), expected_value=listed["worth"].cumsum())
+    known, p = known.fillna(known.median() if value is None else value), scores["p_convert"].astype(float)
+    listed = scores.drop(columns="may_call").assign(consent=consent(scores["may_call"]), value=known, worth=p * known, expected=p)
+    listed = listed.loc[(-p * known.fillna(1)).sort_values(kind="stable").index].query("consent != 'refused'").head(max(int(calls_per_day * days), 0))
+    return listed.assign(expected=listed["expected"].cumsum(), expected_value=listed["worth"].cumsum()).reset_index(drop=True)
 
 
 def pooled_amounts(amounts: pd.Series, labels: pd.Series) -> pd.Series:
-    """Typical amount (median of a log-normal law) of each label, e.g. of won deals by source: a label with few of its own borrows from all; index = label, "" = any other.
+    """Typical amount (median of a log-normal law) of each label, as of won deals by source; a label with few borrows from all. Index: the label, "" = any other.
 
-    Normal-normal in logs, spread between labels by moments (DerSimonian and Laird 1986, Controlled Clinical Trials 7).
+    Normal-normal in logs, spread between labels by moments (DerSimonian and Laird, Controlled Clinical Trials 7, 1986).
     """
     logs, of = np.log(amounts[amounts > 0].astype(float)), labels[amounts > 0]
     n, mean = logs.groupby(of).count(), logs.groupby(of).mean()
     within = ((logs - of.map(mean)) ** 2).sum() / max(len(logs) - len(n), 1)
-    between = (n * (mean - logs.mean()) ** 2).sum() - (len(n) - 1) * within
-    between = max(between / max(n.sum() - (n ** 2).sum() / max(n.sum(), 1), 1e-9), 0.0)
-    own = between / (between + within / n) if between else 0.0 * n
+    between = max((n * (mean - logs.mean()) ** 2).sum() - (len(n) - 1) * within, 0) / max(n.sum() - (n**2).sum() / max(n.sum(), 1), 1e-9)
+    own = between / (between + within / n) if between else 0 * n
     return np.exp(pd.concat([own * mean + (1 - own) * logs.mean(), pd.Series({"": logs.mean()})]))
 
 
@@ -96,22 +94,19 @@ def lift(rows: pd.DataFrame, *, capacities: tuple[float, ...] = CAPACITIES, seed
     n_called; precision, newest and crm (shares that converted), lift = precision / base rate, more = precision - newest, more_crm = precision - crm; each
     with its 95 % interval (low and high, newest_low ...), drawn by record, the same draws for all.
     """
-    names = ["precision", *(r for r in ("newest", "crm") if r in rows)]
-    rivals = {r: {"newest": "more", "crm": "more_crm"}[r] for r in names[1:]}
-    stats = [*names, "lift", *rivals.values()]
-    columns = ["capacity", "n_called", *(c for s in stats for c in (s, *(f"{s}_{end}".removeprefix("precision_") for end in ("low", "high"))))]
+    rivals = {r: more for r, more in (("newest", "more"), ("crm", "more_crm")) if r in rows}
+    names = ["precision", *rivals]
+    columns = ["capacity", "n_called", *(c for s in (*names, "lift", *rivals.values()) for c in (s, *(f"{s}_{end}".removeprefix("precision_") for end in ("low", "high"))))]
     if rows.empty:
         return pd.DataFrame(columns=columns)
-    size, k = rows["pool"].map(rows["pool"].value_counts()).to_numpy(), len(capacities)
-    n_called = [np.maximum(np.round(size * c), 1) if c < 1 else c for c in capacities]
-    places = [_place(rows, {"precision": "p"}.get(name, name), seed) for name in names]
-    called = np.column_stack([place <= n for place in places for n in n_called] + [np.ones(len(rows), bool)]).astype(float)
+    size = rows["pool"].map(rows["pool"].value_counts()).to_numpy()
+    called = np.column_stack([_place(rows, name.replace("precision", "p"), seed) <= (np.maximum(np.round(size * c), 1) if c < 1 else c) for name in names for c in capacities] + [size > 0])
     y = np.repeat(rows["y"].to_numpy(float)[:, None], called.shape[1], axis=1)
-    found = np.vstack([(y * called).sum(0) / called.sum(0), grouped_means(y, rows["group"].to_numpy(), seed, called)])  # the first row is what was seen, the others are drawn
+    found = np.vstack([(y * called).sum(0) / called.sum(0), grouped_means(y, rows["group"].to_numpy(), seed, called.astype(float))])  # the first row is what was seen, the others are drawn
     parts = dict(zip(names, np.split(found[:, :-1], len(names), axis=1), strict=True))
     parts |= {"lift": parts["precision"] / np.where(found[:, -1:] > 0, found[:, -1:], np.nan)} | {more: parts["precision"] - parts[r] for r, more in rivals.items()}
-    told = (v for s in stats for v in (parts[s][0], *np.nanquantile(parts[s][1:], (0.025, 0.975), axis=0)))
-    return pd.DataFrame(dict(zip(columns, [capacities, called[:, :k].sum(0).astype(int), *told], strict=True)))
+    told = (v for part in parts.values() for v in (part[0], *np.nanquantile(part[1:], ENDS, axis=0)))
+    return pd.DataFrame(dict(zip(columns, [capacities, called[:, :len(capacities)].sum(0), *told], strict=True)))
 
 
 def best_cut(p: np.ndarray, gain: np.ndarray) -> float:
@@ -139,7 +134,7 @@ def profit_curve(rows: pd.DataFrame, *, cost_per_call: float, value_per_conversi
         return pd.DataFrame(columns=["cut", "share", "profit", "low", "high"])
     cuts = np.r_[np.inf, np.unique(np.quantile(p, np.linspace(0, 1, POINTS + 1), method="inverted_cdf"))[::-1]]
     called = p[:, None] >= cuts
-    low, high = np.quantile(grouped_means(gain[:, None] * called, rows["group"].to_numpy(), seed), (0.025, 0.975), axis=0)
+    low, high = np.quantile(grouped_means(gain[:, None] * called, rows["group"].to_numpy(), seed), ENDS, axis=0)
     return pd.DataFrame({"cut": cuts, "share": called.mean(0), "profit": gain @ called / len(p), "low": low, "high": high})
 
 
@@ -151,31 +146,31 @@ def cut_table(rows: pd.DataFrame, *, cost_per_call: float, value_per_conversion:
     rows that it was found on it flatters, as the last row shows.
     """
     gain, p, groups = _gain(rows, cost_per_call, value_per_conversion), rows["p"].to_numpy(float), rows["group"].to_numpy()
+    if rows.empty:
+        return pd.DataFrame(columns=["policy", "cut", "share", "profit", "low", "high", "more", "more_low", "more_high"])
     records, code = np.unique(groups, return_inverse=True)
     half, even = np.random.default_rng(seed).permutation(len(records))[code] % 2, cost_per_call / value_per_conversion
     found = np.array([best_cut(p[half != h], gain[half != h]) for h in (0, 1)])
     cuts = {"everybody": 0.0, "nobody": np.inf, "newest": np.nan, "even": even, "crossed": found.mean(), "same": best_cut(p, gain)}
-    if rows.empty:
-        return pd.DataFrame(columns=["policy", "cut", "share", "profit", "low", "high", "more", "more_low", "more_high"])
     n_called = pd.Series(p >= even).groupby(rows["pool"].to_numpy()).transform("sum").to_numpy()
     called = pd.DataFrame({k: p >= (found[half] if k == "crossed" else cut) for k, cut in cuts.items()}).assign(newest=_place(rows, "newest", seed) <= n_called)
     profits, base = gain[:, None] * called.to_numpy(), list(cuts).index("even")
     draws, mean = grouped_means(profits, groups, seed), profits.mean(axis=0)
-    (low, high), (more_low, more_high) = (np.quantile(d, (0.025, 0.975), axis=0) for d in (draws, draws[:, [base]] - draws))
-    return pd.DataFrame({"policy": list(POLICIES.values()), "cut": list(cuts.values()), "share": called.mean(), "profit": mean, "low": low, "high": high, "more": mean[base] - mean, "more_low": more_low, "more_high": more_high})
+    (low, high), (more_low, more_high) = (np.quantile(d, ENDS, axis=0) for d in (draws, draws[:, [base]] - draws))
+    return pd.DataFrame({"policy": list(POLICIES.values()), "cut": list(cuts.values()), "share": called.mean(), "profit": mean, "low": low, "high": high,
+                         "more": mean[base] - mean, "more_low": more_low, "more_high": more_high})
 
 
 def profit_sentence(cuts: pd.DataFrame, *, currency: str = "", noun: str = "record") -> str:
     """From which chance on a call pays, what that would have earned, and against what; from `cut_table`."""
     if cuts.empty:
         return "No probabilities were given out, so no profit can be told."
-    row, money = cuts.to_dict("index"), f" {currency}".rstrip()
-    even, new, all_ = row["even"], row["newest"], row["everybody"]
-    more = [f"{r['more']:+,.0f} ({r['more_low']:+,.0f} to {r['more_high']:+,.0f})" for r in (all_, new)]
+    row = cuts.to_dict("index")
+    even, more = row["even"], [f"{row[k]['more']:+,.0f} ({row[k]['more_low']:+,.0f} to {row[k]['more_high']:+,.0f})" for k in ("everybody", "newest")]
     return (f"A call pays from a chance of **{even['cut']:.1%}** on: its cost divided by the value of a conversion. Of the judged {noun}s {even['share']:.0%} had that. Calling them would have earned "
-            f"**{even['profit']:,.0f}{money}** per 100 judged (95 % interval {even['low']:,.0f} to {even['high']:,.0f}): {more[0]} against calling everybody, {more[1]} against as many calls newest first. "
-            f"A cut searched for on one half of the records earned {row['crossed']['profit']:,.0f} on the other. "
-            "All this counts every conversion of those called as the call's own; how many would have come without it, the past does not tell.")
+            f"**{even['profit']:,.0f}{currency and ' ' + currency}** per 100 judged (95 % interval {even['low']:,.0f} to {even['high']:,.0f}): {more[0]} against calling everybody, {more[1]} against as many "
+            f"calls newest first. A cut searched for on one half of the records earned {row['crossed']['profit']:,.0f} on the other. All this counts every conversion of those called as the call's own; "
+            "how many would have come without it, the past does not tell.")
 
 
 def lift_sentence(lifted: pd.DataFrame, capacity: float = 0.1) -> str:

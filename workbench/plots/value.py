@@ -35,7 +35,7 @@ def plot_profit(curve: pd.DataFrame, cuts: pd.DataFrame, *, currency: str = "") 
 
 def plot_segments(segments: pd.DataFrame, most: int = 30) -> go.Figure:
     """Actual against expected events of each segment, partially pooled, with its 95 % interval; columns of `segments`. The `most` largest are shown."""
-    shown = segments.nlargest(most, "n", keep="all").head(most).sort_values(["by", "ratio"], kind="stable", ascending=[False, True])
+    shown = segments.sort_values("n", ascending=False, kind="stable").head(most).sort_values(["by", "ratio"], kind="stable", ascending=[False, True])
     figure, color = go.Figure(), {"as said": BLUE, "more than said": GOOD, "less than said": BAD}
     labels = shown["by"] + ": " + shown["segment"].str.slice(0, 22)
     for reading, rows in shown.groupby("reading", sort=False):
