@@ -3,6 +3,8 @@
 import json
 import pickletools
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -89,6 +91,24 @@ def test_saving_twice_leaves_one_folder_and_another_card_makes_another_model(sco
     first, second = (save_model(scorers["naive Bayes"], tmp_path, features=rows()[0], **CARD) for _ in range(2))
     other = save_model(scorers["naive Bayes"], tmp_path, features=rows()[0], facts=CARD["facts"], card="another")
     assert first == second != other and sorted(tmp_path.iterdir()) == sorted([first, other])
+
+
+def test_the_same_model_saved_at_once_stands_once(scorers, tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: save_model(scorers["blend"], tmp_path, features=rows()[0], **CARD), range(16)))
+    assert set(paths) == set(tmp_path.iterdir()) and len(set(paths)) == 1
+
+
+def test_a_killed_save_leaves_nothing_that_is_taken_for_a_model(scorers, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.rename", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            save_model(scorers[BaseRate.name], tmp_path, features=rows()[0], **CARD)
+    left, = tmp_path.iterdir()
+    assert left.name.startswith(".")
+    with pytest.raises(WorkbenchError, match="folder renamed"):
+        load_model(left)
+    load_model(save_model(scorers[BaseRate.name], tmp_path, features=rows()[0], **CARD))
 
 
 def test_every_changed_byte_is_refused_by_the_name_of_its_file(scorers, tmp_path):
