@@ -1,7 +1,5 @@
 """Draft a mapping from the files themselves: each line says why it stands, and each open question is marked."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from pathlib import Path
@@ -10,14 +8,13 @@ from workbench import schema
 from workbench.connect.drafted import Draft, mapping_text, toml
 from workbench.connect.mapping import NO, YES
 from workbench.connect.profile import ANSWERS, FIELDS, NAMES, WORD, Column, canonical_field, entity_of, plain
-from workbench.connect.tables import raw_sql, read_text_table, text_database
+from workbench.connect.tables import read_text_table, text_database
 from workbench.errors import WorkbenchError
 
 _NAMED = ("user", "product", "account", "campaign")  # known by their names, which may serve as keys
 _DATES, _NUMBERS = ("date", "time"), ("int", "float")
 _FITS = {"text": ("text", "bool", *_NUMBERS, *_DATES), "int": ("int",), "float": _NUMBERS, "money": _NUMBERS, "bool": ("bool",),
          "date": _DATES, "time": _DATES}
-_Claims = dict[str, tuple[str, str, dict]]  # column -> the field that it feeds, why, and what its values mean
 
 
 def draft_mapping(paths: list[Path] | list[str]) -> str:
@@ -71,10 +68,11 @@ def _draft_file(f: Draft, files: list[Draft]) -> None:
         _find_outcome(f)
         for column in [c for c in f.lines if f.lines[c] and c != f.key and c not in f.joins and f.columns[c].kind == "text"][-1:]:
             f.put(column, {"deal": "stage", "lead": "status"}[f.entity], "as a step: today's value", known_at="current_only")
-    claims = _claims(f, _references(f, files))
+    _claim_references(f, files)
+    _claim_names(f)
     for c in f.columns.values():
-        if c.name not in f.lines or c.name in claims:
-            _draft_column(f, c, *claims.get(c.name, ("", "", {})))
+        if c.name not in f.lines or c.name in f.claims:
+            _draft_column(f, c, *f.claims.pop(c.name, ("", "", {})))
     if story and not f.has("created_at"):
         runs = [c.name for c in f.columns.values() if c.unique and c.kind == "int" and c.name != f.key and WORD["running"].search(plain(c.name))]
         if runs:
@@ -82,23 +80,24 @@ def _draft_file(f: Draft, files: list[Draft]) -> None:
             f.lines[runs[0]] = []
         else:
             f.ask("no column tells when a record was created, so it is scored without time; is there one to export?")
-    money = next((c for c in f.columns.values() if {e.get("field") for e in f.lines.get(c.name, [])} & {"amount", "sold_amount"}), None)
+    money = next((c for c in f.columns.values() if {e.get("field") for e, _ in f.lines.get(c.name, [])} & {"amount", "sold_amount"}), None)
     if money and not f.has("currency"):
-        found = WORD["currency"].search(" ".join([money.name, *(v for v, _ in money.values[:5])]))
-        if found:
+        if found := WORD["currency"].search(" ".join([money.name, *(v for v, _ in money.values[:5])])):
             f.head.append(f"constants = {toml({'currency': NAMES['signs'].get(found[0], found[0])})}  # as the amounts say")
         else:
             f.ask('in which currency are the amounts?  constants = { currency = "USD" }')
 
 
 def _join_columns(f: Draft) -> None:
-    """Make one column of first and last name, of won and lost time, of closed and won."""
+    """Make one column of first and last name, of won and lost time, of closed and won; the parts need no line any more."""
     for rule in NAMES["join"]:
         known = [c for c in f.columns.values() if f.entity in rule["entities"].split() and c.kind in rule["kinds"].split()]
-        parts = [next((c for c in known if re.fullmatch(p, plain(c.name, f.entity))), None) for p in rule["parts"]]
-        whole = [c for c in f.columns.values() if c not in parts and canonical_field(c.name, f.entity) == rule["unless"] != ""]
+        parts = [next((c.name for c in known if re.fullmatch(p, plain(c.name, f.entity))), "") for p in rule["parts"]]
+        whole = [c for c in f.columns if c not in parts and canonical_field(c, f.entity) == rule["unless"] != ""]
         if all(parts) and not whole:
-            f.join(rule["name"], [c for c in parts if c])
+            f.joins[rule["name"]] = parts
+            f.lines |= {part: [] for part in parts}
+            f.columns[rule["name"]] = Column(f.table, rule["name"], parts)
 
 
 def _meaning(value: str) -> bool | str:
@@ -149,26 +148,24 @@ def _foreign_answers(c: Column) -> dict:
     return {v: ANSWERS[v.lower()] for v, _ in c.values if v.lower() not in YES + NO}
 
 
-def _references(f: Draft, files: list[Draft]) -> _Claims:
-    """Columns whose values are keys of another file (or of this one), with near spellings repaired."""
-    claims: _Claims = {}
+def _claim_references(f: Draft, files: list[Draft]) -> None:
+    """Let columns whose values are keys of another file (or of this one) claim its records, with near spellings repaired."""
     for c in [c for c in f.columns.values() if c.filled and c.name not in f.lines]:
         if c.kind != "text" and (c.kind != "int" or not WORD["id"].search(plain(c.name))):
             continue  # a count is within any range of running numbers
         for other in [o for o in files if o.key and o.columns[o.key].distinct > 2]:
             known = next((k.name for k in schema.entity(f.entity).fields.values() if k.references == other.entity and not k.outcome), "")
-            if not known or f.has(known) or known in [name for name, *_ in claims.values()]:
+            if not known or f.has(known):
                 continue
-            keys = f"select {raw_sql(other.key)} as k from {other.table.name} where k is not null"
-            broken = f.table.rows(f"""select {raw_sql(c.name)} as v, count(*) from {f.table.name} where v is not null and v not in ({keys})
+            keys = f"select {other.columns[other.key].raw} as k from {other.table.name} where k is not null"
+            broken = f.table.rows(f"""select {c.raw} as v, count(*) from {f.table.name} where v is not null and v not in ({keys})
                 group by 1 order by 2 desc, 1""")
             near = _alike([v for v, _ in broken[:200]], [k for k, in f.table.rows(keys)], close=True) if broken else {}
             left = sum(n for v, n in broken if v not in near and v not in c.placeholders)
             if left <= 0.4 * c.filled:
                 asked = f"; QUESTION: {', '.join(f'{a!r} meant as {b!r}' for a, b in list(near.items())[:3])}?" if near else ""
-                claims[c.name] = known, f"{1 - left / c.filled:.1%} of its values are keys of {other.path.name}{asked}", near
+                f.claims[c.name] = known, f"{1 - left / c.filled:.1%} of its values are keys of {other.path.name}{asked}", near
                 break
-    return claims
 
 
 def _alike(values: list[str], keys: list[str], *, close: bool = False) -> dict[str, str]:
@@ -185,12 +182,12 @@ def _alike(values: list[str], keys: list[str], *, close: bool = False) -> dict[s
     return {v: k for v, k in found.items() if k != v}
 
 
-def _claims(f: Draft, claims: _Claims) -> _Claims:
-    """To those claimed already, the columns that name and kind tell; the surest column of a field has it."""
-    fields, free = schema.entity(f.entity).fields, [c for c in f.columns.values() if c.name not in claims]
+def _claim_names(f: Draft) -> None:
+    """Let columns claim fields by name and kind; the surest column of a field has it."""
+    fields, free = schema.entity(f.entity).fields, [c for c in f.columns.values() if c.name not in f.claims]
     free = [c for c in free if c.name not in f.lines or f.lines[c.name] and (c.name == f.key or c.kind in _DATES)]
     for entities, name, pattern in FIELDS:
-        if f.entity not in entities.split() or name not in fields or f.has(name) or name in [taken for taken, *_ in claims.values()]:
+        if f.entity not in entities.split() or name not in fields or f.has(name):
             continue
         known = fields[name]
         for c in free:
@@ -198,19 +195,17 @@ def _claims(f: Draft, claims: _Claims) -> _Claims:
             if known.references:  # its values become records of their own, so it must name them
                 fits = fits and known.references in _NAMED and (c.kind == "text" or "id" in plain(c.name))
             if fits and any(re.fullmatch(pattern, plain(c.name, own)) for own in (f.entity, "")):
-                claims[c.name] = name, f"its {c.distinct:,} values become records of their own below" if known.references else "by its name", {}
+                f.claims[c.name] = name, f"its {c.distinct:,} values become records of their own below" if known.references else "by its name", {}
                 f.derived += [(known.references, c.name)] if known.references else []
                 free.remove(c)
                 break
-    taken, dates = [name for name, *_ in claims.values()], [c for c in free if c.kind in _DATES]
-    told = " ".join(plain(c.name) for c in dates)
-    if len(dates) == 1 and "created_at" in {*fields} - {*taken} and not WORD["late"].search(told) and not WORD["personal"].search(told):
-        claims[dates[0].name] = "created_at", "QUESTION: the creation? It is the only date left", {}
-    plan = next((f.columns[c] for c, (name, *_) in claims.items() if name == "closed_at"), None)
-    if plan and f.won and f.entity == "deal" and "close_on" not in taken and (opened := plan.evidence(f.won)[0]) > 0.2:
+    dates = [c for c in free if c.kind in _DATES]
+    if len(dates) == 1 and "created_at" in fields and not f.has("created_at") and not any(WORD[w].search(plain(dates[0].name)) for w in ("late", "personal")):
+        f.claims[dates[0].name] = "created_at", "QUESTION: the creation? It is the only date left", {}
+    plan = next((f.columns[c] for c, (name, *_) in f.claims.items() if name == "closed_at"), None)
+    if plan and f.won and f.entity == "deal" and not f.has("close_on") and (opened := plan.evidence(f.won)[0]) > 0.2:
         why = f"filled in {opened:.0%} of the open ones: a plan until they close"
         f.put(plan.name, "close_on", why, known_at="current_only", format=_format(f, plan)[0])
-    return claims
 
 
 def _format(f: Draft, c: Column) -> tuple[str | tuple[str, ...], str]:
@@ -234,15 +229,17 @@ def _late(f: Draft, c: Column) -> tuple[str, str]:
         return "", "a person's age, by its values"
     if WORD["late"].search(plain(c.name)):
         return "current_only", "by its name today's value, or somebody's judgement of unknown date"
-    return ("current_only", "a date that may be written later") if c.kind in ("date", "time") else ("", "")
+    return ("current_only", "a date that may be written later") if c.kind in _DATES else ("", "")
 
 
 def _draft_column(f: Draft, c: Column, name: str, why: str, values: dict) -> None:
+    """Write the line of a column: of the field that it claims, or of one of its own."""
     known = schema.entity(f.entity).fields.get(name)
     kind, known_at, decimal = known.kind if known else c.kind, known.known_at if known else "historized", c.decimal or f.decimal
     sure = kind in _DATES and known_at != "historized"
     if c.filled == 0 or c.distinct == 1 and c.filled == c.n > 1 and not sure:
-        return f.ignore(c.name, f"always {c.values[0][0]!r}: tells nothing" if c.filled else "always empty")
+        f.lines[c.name] = [({"ignore": True}, f"always {c.values[0][0]!r}: tells nothing" if c.filled else "always empty")]
+        return
     late, reason = ("", "") if sure or c.name == f.key else _late(f, c)
     notes = [why, f"{c.distinct:,} values", reason]
     options: dict = {"known_at": late or ("" if known_at in ("fixed", "outcome") else "assumed"), "values": values}

@@ -1,7 +1,5 @@
 """A drafted mapping as TOML text: what was decided of each file, with its reasons as comments."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, field
@@ -9,56 +7,48 @@ from pathlib import Path
 
 from workbench.connect.mapping import Target
 from workbench.connect.profile import Column, plain
-from workbench.connect.tables import TextTable, column_sql, raw_sql
+from workbench.connect.tables import TextTable
 from workbench.schema import WON
 
 
 @dataclass
 class Draft:
-    """One file and what was decided of it: lines = column -> entries (field and options), notes = column -> why."""
+    """One file and what was decided of it.
+
+    lines = column -> (field and options, why) of each field that it feeds, none where it needs no line; claims = column -> (field, why,
+    what its values mean) before its line is written; won = SQL: true, false, or null while open; derived = (entity, column) whose
+    values are records of their own.
+    """
 
     path: Path
     table: TextTable
     columns: dict[str, Column]
-    entity: str = ""
+    entity: str
     key: str = ""
-    lines: dict[str, list[dict]] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
+    won: str = ""
     head: list[str] = field(default_factory=list)
     joins: dict[str, list[str]] = field(default_factory=dict)
-    derived: list[tuple[str, str]] = field(default_factory=list)  # (entity, column) whose values are records of their own
-    won: str = ""  # SQL: true, false, or null while open
+    claims: dict[str, tuple[str, str, dict]] = field(default_factory=dict)
+    lines: dict[str, list[tuple[dict, str]]] = field(default_factory=dict)
+    derived: list[tuple[str, str]] = field(default_factory=list)
 
     def put(self, column: str, name: str, why: str, **options: object) -> None:
         """Let a column feed field `name`."""
-        self.lines.setdefault(column, []).append({"field": name} | {k: v for k, v in options.items() if v})
-        self.notes.setdefault(column, []).append(why)
+        self.lines.setdefault(column, []).append(({"field": name} | {k: v for k, v in options.items() if v}, why))
+
+    def put_won(self, column: str, why: str, values: dict) -> None:
+        """Let a column feed the outcome."""
+        self.put(column, WON[self.entity], why, values=values)
+        target = Target(column, parts=self.joins.get(column, [column]), type="bool", values=values)
+        self.won = target.typed(target.clean)
 
     def ask(self, question: str) -> None:
         """Ask about the file."""
         self.head.append(f"# QUESTION: {question}")
 
-    def put_won(self, column: str, why: str, values: dict) -> None:
-        """Let a column feed the outcome."""
-        self.put(column, WON[self.entity], why, values=values)
-        target = Target(column, type="bool", values=values)
-        self.won = target.typed(target.clean)
-
-    def ignore(self, column: str, why: str) -> None:
-        """Leave a column out."""
-        self.lines[column], self.notes[column] = [{"ignore": True}], [why]
-
-    def join(self, name: str, parts: list[Column]) -> None:
-        """Make a column of others, which have no line of their own any more."""
-        self.joins[name] = [p.name for p in parts]
-        self.lines |= {p.name: [] for p in parts}
-        self.table.connection.execute(f"alter table {self.table.name} add column {column_sql(name)} varchar")
-        self.table.connection.execute(f"update {self.table.name} set {column_sql(name)} = {raw_sql(*self.joins[name])}")
-        self.columns[name] = Column(self.table, name)
-
     def has(self, name: str) -> bool:
         """Whether a field is fed already."""
-        return any(e.get("field") == name for entries in self.lines.values() for e in entries)
+        return any(entry.get("field") == name for told in self.lines.values() for entry, _ in told) or any(c[0] == name for c in self.claims.values())
 
     @property
     def decimal(self) -> str:
@@ -89,23 +79,23 @@ def comment(*notes: str) -> str:
     return ("# QUESTION: " if "QUESTION: " in text else "# ") + shown
 
 
+def _table(what: str, keys: dict, head: list[str], columns: list[str]) -> list[str]:
+    return ["", comment(what), "[[file]]", *(f"{k} = {toml(v)}" for k, v in keys.items() if v), *head, "[file.columns]", *columns]
+
+
 def _file_lines(f: Draft, name: str) -> list[str]:
     """The [[file]] of a draft, and one for each entity whose records its values become."""
     placeholders = list(dict.fromkeys(p for c in f.columns.values() for p in c.placeholders))
     keys: dict = {"name": name, "entity": f.entity, "placeholders": placeholders, "decimal": f.decimal, "join": f.joins}
-    told = [f"{toml(c)} = {toml(f.lines[c] if len(f.lines[c]) > 1 else f.lines[c][0])}  {comment(*f.notes[c])}" for c in f.columns if f.lines.get(c)]
-    n = next(iter(f.columns.values())).n
-    out = _table(f"{f.path.name}: {len(f.table.columns)} columns, {n:,} rows", keys, f.head, told)
+    told = {c: list(zip(*f.lines[c], strict=True)) for c in f.columns if f.lines.get(c)}  # (entries, reasons)
+    lines = [f"{toml(c)} = {toml(entries if len(entries) > 1 else entries[0])}  {comment(*why)}" for c, (entries, why) in told.items()]
+    out = _table(f"{f.path.name}: {len(f.table.columns)} columns, {next(iter(f.columns.values())).n:,} rows", keys, f.head, lines)
     for entity, column in f.derived:
-        entry = {k: v for k, v in f.lines[column][0].items() if k == "values"}
-        made = f"{toml(column)} = {toml([{'field': name} | entry for name in ('id', 'name')])}"
+        values = {k: v for k, v in f.lines[column][0][0].items() if k == "values"}
+        made = f"{toml(column)} = {toml([{'field': name} | values for name in ('id', 'name')])}"
         keys = {"name": name, "entity": entity, "distinct": True, "placeholders": placeholders}
         out += _table(f"each {entity} that column {toml(column)} names, once", keys, [], [made])
     return out
-
-
-def _table(what: str, keys: dict, head: list[str], columns: list[str]) -> list[str]:
-    return ["", comment(what), "[[file]]", *(f"{k} = {toml(v)}" for k, v in keys.items() if v), *head, "[file.columns]", *columns]
 
 
 def mapping_text(files: list[Draft]) -> str:

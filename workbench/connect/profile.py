@@ -1,7 +1,5 @@
 """What a column of an export seems to hold, by its content and by the words of names.toml; and what it tells of an outcome."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 import unicodedata
@@ -9,7 +7,7 @@ from collections.abc import Iterable
 from importlib import resources
 
 from workbench.connect.mapping import NO, YES, Target, mapped
-from workbench.connect.tables import TextTable, raw_sql
+from workbench.connect.tables import TextTable, column_sql, raw_sql
 from workbench.rows import quoted
 
 SAMPLE = 100_000
@@ -29,9 +27,8 @@ def plain(name: str, entity: str = "") -> str:
     """
     text = unicodedata.normalize("NFKD", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).replace("ß", "ss"))
     words = re.sub(r"[^a-z0-9]+", " ", "".join(ch for ch in text.lower() if not unicodedata.combining(ch))).strip()
-    for own in NAMES["entities"].get(entity, ()):
-        if entity != "user":
-            words = words.removeprefix(own + " ")
+    for own in NAMES["entities"].get(entity, ()) if entity != "user" else ():
+        words = words.removeprefix(own + " ")
     return words
 
 
@@ -65,18 +62,18 @@ def entity_of(file: str, columns: Iterable[str], outcome: bool = False) -> tuple
 
 
 class Column:
-    """One column of a table of text, by its content.
+    """One column of a table of text (or several `parts` joined to one), by its content.
 
     n rows, of which filled (placeholders aside) with distinct values; values = the most frequent of them with their counts. kind; of
     dates the formats, and the other ones that fit where day and month cannot be told apart; of numbers the decimal sign, where only
     "." or only "," fits; personal = what kind of personal data it holds.
     """
 
-    def __init__(self, table: TextTable, name: str):
-        self.table, self.name, self.kind, self.decimal, self.personal = table, name, "text", "", ""
+    def __init__(self, table: TextTable, name: str, parts: Iterable[str] = ()):
+        self.table, self.name, self.raw, self.kind, self.decimal, self.personal = table, name, raw_sql(*(parts or [name])), "text", "", ""
         self.formats: tuple[str, ...] = ()
         self.other: tuple[str, ...] = ()
-        table.connection.execute(f"create or replace temp table v as select {raw_sql(name)} as v, count(*) as n from {table.name} group by 1")
+        table.connection.execute(f"create or replace temp table v as select {self.raw} as v, count(*) as n from {table.name} group by 1")
         self.n = self._one("select coalesce(sum(n), 0)::bigint from v")
         top = table.rows("select v, n from v where v is not null order by n desc, v limit 300")
         codes = sum(n for v, n in top if re.fullmatch("[A-Z]{2,3}", v)) > 0.5 * sum(n for _, n in top)  # NA among country codes is Namibia
@@ -84,16 +81,12 @@ class Column:
         self.values = [(v, n) for v, n in top if v not in self.placeholders]
         table.connection.execute(f"delete from v where v is null or v in ({', '.join(map(quoted, ['', *self.placeholders]))})")
         self.filled, self.distinct = self._one("select coalesce(sum(n), 0)::bigint from v"), self._one("select count(*) from v")
+        self.unique = self.distinct == self.filled == self.n > 0
         # Kind and persons are told by a sample of at most some 100,000 different values.
         table.connection.execute(f"create or replace temp view s as select * from v where hash(v) % {max(1, self.distinct // SAMPLE)} = 0")
         if self.filled:
             self._find_kind()
             self._find_person()
-
-    @property
-    def unique(self) -> bool:
-        """Whether no value is missing or stands twice."""
-        return self.distinct == self.filled == self.n > 0
 
     def _one(self, query: str):
         return self.table.rows(query)[0][0]
@@ -117,26 +110,20 @@ class Column:
                 self.decimal = "" if min(fits.values()) >= SURE else max(fits, key=lambda d: fits[d])
                 self.kind = "int" if self._fit("int", decimal=self.decimal or ".") >= max(fits.values()) else "float"
 
-    def _hits(self, formats: list[list[str]]) -> list[int]:
-        """How many of some values each list of date formats reads."""
-        counts = [f"count(*) filter (where year(try_strptime(v, [{', '.join(map(quoted, some))}])) between 1900 and 2200)" for some in formats]
-        return list(self.table.rows(f"select {', '.join(counts)} from (select v from s order by hash(v) limit 300)")[0])
-
     def _date_formats(self) -> list[tuple[str, ...]]:
         """The formats that fit; a second entry where the order of day and month cannot be told."""
         if not re.search(r"\d\D+\d|\d{8}", self.values[0][0]):
             return []
         days = [(order, [day + time for time in NAMES["times"]]) for order, some in NAMES["formats"].items() for day in some]
+        counts = [f"count(*) filter (where year(try_strptime(v, {quoted(f)})) between 1900 and 2200) as {column_sql(f)}" for _, some in days for f in some]
+        hits = self.table.connection.sql(f"select {', '.join(counts)} from (select v from s order by hash(v) limit 300)").to_arrow_table().to_pylist()[0]
         fitting: dict[str, tuple[str, ...]] = {}
-        for (order, some), n in zip(days, self._hits([some for _, some in days]), strict=True):
-            if n and order not in fitting:
-                hits = dict(zip(some, self._hits([[f] for f in some]), strict=True))
-                used = sorted((f for f in some if hits[f]), key=lambda f: -hits[f])
-                if self._fit("time", used) >= SURE:
-                    fitting[order] = tuple(used)
+        for order, some in days:
+            used = sorted((f for f in some if hits[f]), key=lambda f: -hits[f])
+            if used and order not in fitting and self._fit("time", used) >= SURE:
+                fitting[order] = tuple(used)
         if {"dmy", "mdy"} <= set(fitting):
-            first, second = ("dmy", "mdy") if "." in fitting["dmy"][0] else ("mdy", "dmy")
-            return [fitting[first], fitting[second]]
+            return [fitting[order] for order in (("dmy", "mdy") if "." in fitting["dmy"][0] else ("mdy", "dmy"))]
         return list(fitting.values())[:1]
 
     def _find_person(self) -> None:
@@ -155,7 +142,7 @@ class Column:
 
     def evidence(self, won: str) -> tuple[float, str, str]:
         """(share of the open rows that are filled, known_at, why) by what the column tells of `won` (SQL; null = open): see evidence.sql."""
-        raw, many = raw_sql(self.name), self.kind in ("int", "float") and self.distinct > 20
+        many = self.kind in ("int", "float") and self.distinct > 20
         number = Target(type="float", decimal=self.decimal or ".").typed("t") if many else "null::double"
-        value = mapped(raw, dict.fromkeys(self.placeholders, ""))
+        value = mapped(self.raw, dict.fromkeys(self.placeholders, ""))
         return self.table.rows(EVIDENCE.format(value=value, number=number, won=won, table=self.table.name, every=max(1, self.n // SAMPLE)))[0]
