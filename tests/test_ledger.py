@@ -72,8 +72,9 @@ def test_rows_that_are_no_scores_are_refused_and_nothing_is_written(lake):
     for bad in (frame(.1, float("nan")), frame(1.2), frame(.1).assign(id=None), pd.concat([frame(.1), frame(.2)])):
         with pytest.raises(WorkbenchError, match="one row a record"):
             write_scores(lake, bad, **BATCH)
-    with pytest.raises(WorkbenchError, match="'prod' is no purpose"):
-        write_scores(lake, frame(.1), **BATCH | {"purpose": "prod"})
+    for bad in ({"purpose": "prod"}, {"purpose": None}, {"made_at": None}):
+        with pytest.raises(WorkbenchError, match="cannot be kept"):
+            write_scores(lake, frame(.1), **BATCH | bad)
     assert scores(lake).empty
 
 
@@ -129,6 +130,26 @@ def test_processes_that_append_at_once_lose_nothing_and_double_nothing(lake):
     assert not scores(lake).duplicated(["model", "id"]).any()
 
 
+def beginning(paths: list[Path], name: str, barrier) -> None:
+    for path in paths:
+        lake = open_lake(path)
+        barrier.wait(60)
+        write_scores(lake, frame(.1), **BATCH | {"model": name})
+
+
+def test_processes_that_begin_a_ledger_at_once_make_one_table(tmp_path):
+    paths, barrier = [tmp_path / str(i) for i in range(25)], processes.Barrier(3)
+    lakes = [open_lake(path, create=True) for path in paths]
+    children = [processes.Process(target=beginning, args=(paths, name, barrier)) for name in "abc"]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [c.exitcode for c in children] == [0, 0, 0]
+    assert {len(scores(lake)) for lake in lakes} == {3}
+    assert {DeltaTable(lake.path / ledger.TABLE).version() for lake in lakes} == {3}  # made once, and a commit each
+
+
 def test_a_killed_writer_leaves_whole_batches_only(lake):
     child = processes.Process(target=appending, args=(lake.path, "a", 10_000))
     child.start()
@@ -153,11 +174,3 @@ def test_a_run_writes_what_its_environment_says_and_backdated_ones_are_backtests
 def test_a_notebook_run_by_hand_writes_nothing(lake, monkeypatch):
     monkeypatch.delenv("WORKBENCH_PURPOSE", raising=False)
     assert this_run(lake, as_of=NOW) == {}
-
-
-@pytest.mark.parametrize(("purpose", "at"), [("prod", "2025-07-01T06:00:00"), ("production", "")])
-def test_a_purpose_that_is_none_or_has_no_time_is_refused(lake, monkeypatch, purpose, at):
-    monkeypatch.setenv("WORKBENCH_PURPOSE", purpose)
-    monkeypatch.setenv("WORKBENCH_STARTED_AT", at)
-    with pytest.raises(WorkbenchError, match=f"WORKBENCH_PURPOSE={purpose} asks"):
-        this_run(lake, as_of=NOW)

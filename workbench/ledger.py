@@ -1,8 +1,7 @@
 """What was said: every score that was given out, in an append-only Delta table beside the lake's own (what came of it: models/changes.py).
 
-`<lake>/_ledger/scores` holds one row a record, horizon, as_of, model and purpose. It is no part of a publish: it is read at its latest
-state whatever version of the lake is pinned, and a writer's roll-back, compaction and vacuum leave it alone. Appends need no lock; each
-batch is one commit under a key of its own, so that a batch written twice, by turns or at once, stands once, and half a batch never.
+`<lake>/_ledger/scores`: one row a record, horizon, as_of, model and purpose. It is no part of a publish: it is read at its latest state whatever version
+of the lake is pinned. Appends need no lock; a batch is one commit under a key of its own, so it stands once however often, and by whom, it is written.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from os import environ
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError
+from filelock import FileLock
 
 from workbench.errors import WorkbenchError
 from workbench.rows import ARROW, quoted, scratch
@@ -30,14 +30,11 @@ SCHEMA = pa.schema([(name, ARROW[kind]) for kind, names in _KINDS.items() for na
 def this_run(lake, *, as_of: datetime, source: str | None = None) -> dict:
     """purpose, run and made_at of what is written, as a run tells them in its environment; {} = write nothing, as in a notebook run by hand.
 
-    Production of an as_of that the lake held more than when it was made is a backtest.
-    """
-    purpose, made_at = environ.get("WORKBENCH_PURPOSE"), instant(environ.get("WORKBENCH_STARTED_AT"))
-    if purpose and (purpose not in PURPOSES or made_at is None):
-        raise WorkbenchError(f"WORKBENCH_PURPOSE={purpose} asks for scores to be kept, without a purpose that is known or a time (WORKBENCH_STARTED_AT).",
-                             fix=f"Purposes: {', '.join(PURPOSES)}; unset it to keep nothing.")
+    Production of an as_of that the lake held more than when it was made is a backtest."""
+    purpose = environ.get("WORKBENCH_PURPOSE")
     later = purpose == "production" and (lake.latest_event(source) or as_of) > as_of
-    return {"purpose": "backtest" if later else purpose, "run": environ.get("WORKBENCH_RUN", ""), "made_at": made_at} if purpose else {}
+    told = {"purpose": "backtest" if later else purpose, "run": environ.get("WORKBENCH_RUN", ""), "made_at": instant(environ.get("WORKBENCH_STARTED_AT"))}
+    return told if purpose else {}
 
 
 def write_scores(lake, frame: pd.DataFrame, *, purpose: str, model: str, as_of: datetime, lake_version: int, source: str | None, made_at: datetime,
@@ -46,17 +43,17 @@ def write_scores(lake, frame: pd.DataFrame, *, purpose: str, model: str, as_of: 
 
     The number of rows written: 0 where this purpose, source, entity, horizon, as_of and model were written before; what was said first stands.
     """
-    if purpose not in PURPOSES:
-        raise WorkbenchError(f"{purpose!r} is no purpose of a score.", fix=f"One of {', '.join(PURPOSES)}.")
+    if purpose not in PURPOSES or made_at is None:
+        raise WorkbenchError(f"Scores of purpose {purpose!r}, made at {made_at}, cannot be kept.", fix=f"Give a time (made_at, WORKBENCH_STARTED_AT) and a purpose: {', '.join(PURPOSES)}.")
     if frame["id"].isna().any() or frame["id"].duplicated().any() or not frame["p"].between(0, 1).all():
         raise WorkbenchError("Scores for the ledger need one row a record, each with an id and a p from 0 to 1.", fix="Leave out records without a score.")
     batch = {"purpose": purpose, "source": source, "entity": entity, "horizon_days": horizon_days, "as_of": as_of, "model": model}
     key, path = sha256(json.dumps([str(v) for v in batch.values()]).encode()).hexdigest(), lake.path / TABLE
-    try:
-        table = DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else DeltaTable.create(
-            path, schema=Schema.from_arrow(SCHEMA), configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"})
-    except DeltaError:
-        table = DeltaTable(path)  # another process made it meanwhile
+    if not DeltaTable.is_deltatable(str(path)):
+        with FileLock(lake.path / ".ledger.lock"):  # of two that make the table at once the later would make it again
+            if not DeltaTable.is_deltatable(str(path)):
+                DeltaTable.create(path, schema=Schema.from_arrow(SCHEMA), configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"})
+    table = DeltaTable(path)
     if frame.empty or table.transaction_version(key) is not None:
         return 0
     told = frame.reindex(columns=SCHEMA.names).assign(**batch, lake_version=lake_version, run=run, made_at=made_at)
