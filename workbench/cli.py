@@ -1,7 +1,5 @@
 """The command line: arguments in, sentences out. Everything heavy is imported inside the command that needs it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -13,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from workbench import __version__, schema
 from workbench.errors import WorkbenchError
+from workbench.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Honest analytics over your CRM: import an export, run the notebooks, open reports/index.html.\n\n"
@@ -31,17 +31,11 @@ def _use_lake(folder: Path | None) -> Path | None:
 Lake = Annotated[Path | None, typer.Option("--lake", metavar="FOLDER", callback=_use_lake, help="The lake's folder (default: WORKBENCH_LAKE or data/lake).")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from workbench import __version__
-
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-@app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
-    pass
 
 
 @contextmanager
@@ -156,17 +150,12 @@ def due(lake: Lake = None) -> None:
 
     with _progress() as say:
         records = run_due(_now(), progress=say)
-    if not records:
-        typer.echo("Nothing is due.")
-        return
-    _tell(records)
+    _tell(records) if records else typer.echo("Nothing is due.")
 
 
 @app.command()
 def dictionary(out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")] = Path("data/dictionary.md"), lake: Lake = None) -> None:
     """Write the data dictionary from the schema."""
-    from workbench import schema
-
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(schema.dictionary(), encoding="utf-8")
     typer.echo(f"Wrote {out}.")
@@ -225,8 +214,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _tell(records: list[dict]) -> None:
-    from workbench.settings import settings
-
     for r in records:
         typer.echo(f"{r['status']:<8} {r['name']} ({r['seconds']:.1f} s)" + (f": {r['error']}" if r["error"] else ""))
     failed = [r for r in records if r["status"] != "ok"]
@@ -239,15 +226,14 @@ def main() -> None:
     """The command `workbench`: errors as one sentence, Ctrl-C without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop ends kernels and records like Ctrl-C
     try:
-        app()
+        sys.exit(app())
     except WorkbenchError as error:
-        sys.stderr.write(f"workbench: {error}\n")
-        sys.exit(1)
+        told, code = str(error), 1
     except OSError as error:  # a folder that may not be written, a full disk
-        sys.stderr.write(f"workbench: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.\n")
-        sys.exit(1)
+        told, code = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", 1
     except (KeyboardInterrupt, SystemExit, RuntimeError) as error:  # of Ctrl-C typer makes an exit 130, DuckDB an error of its own
         if getattr(error, "code", 130) != 130 or isinstance(error, RuntimeError) and str(error) != "Query interrupted":
             raise
-        sys.stderr.write("workbench: interrupted; what was not finished was not published.\n")
-        sys.exit(130)
+        told, code = "interrupted; what was not finished was not published.", 130
+    sys.stderr.write(f"workbench: {told}\n")
+    sys.exit(code)
