@@ -39,6 +39,9 @@ def write(path: Path) -> None:
                    resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                if "text/html" in output.get("data", {}):
+                    output.data.pop(WIDGET, None)  # the static form that it brings stays
             cell.outputs = [o for o in cell.outputs if o.output_type != "stream" and WIDGET not in o.get("data", {})]
     notebook.metadata = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
     nbformat.write(notebook, path)
