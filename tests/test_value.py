@@ -80,17 +80,6 @@ def test_without_probabilities_the_order_stays():
     assert value.call_list(frame.head(0), calls_per_day=3).empty
 
 
-def test_a_label_with_few_amounts_borrows_and_one_with_many_keeps_its_own():
-    rng = np.random.default_rng(0)
-    of = np.repeat(["a", "b", "c", "few"], [400, 400, 400, 2])
-    amounts = pd.Series(np.exp(rng.normal(np.select([of == "a", of == "b", of == "c"], [6, 7, 8], 12), .8)))
-    typical = value.pooled_amounts(amounts, pd.Series(of))
-    assert np.log(typical[["a", "b", "c"]]).tolist() == pytest.approx([6, 7, 8], abs=.15) and 7 < np.log(typical["few"]) < np.log(amounts[of == "few"]).mean() - .5
-    assert typical[""] == pytest.approx(np.exp(np.log(amounts).mean())) and value.pooled_amounts(pd.Series([5.0, 0, -3]), pd.Series(list("xyz")))[["x", ""]].tolist() == pytest.approx([5, 5])
-    alike = [np.log(value.pooled_amounts(pd.Series(np.exp(rng.normal(6, 1, 200))), pd.Series(np.arange(200) % 40))).std() for _ in range(9)]
-    assert np.mean(alike) < .15  # nothing between the labels: each is given nearly the mean of all (by itself they would spread by 1 / sqrt(5) = .45)
-
-
 def test_ratings_have_their_order_and_unknown_ones_must_be_named():
     assert value.ordinal(pd.Series(["Hot", " warm", None, "COLD"])).tolist()[:2] == [3, 2] and value.ordinal(pd.Series(["7", 3, None], dtype=object))[:2].tolist() == [7, 3]
     assert value.ordinal(pd.Series(["b", "a"]), ["a", "b"]).tolist() == [1, 0]

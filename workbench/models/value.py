@@ -46,19 +46,6 @@ def call_list(scores: pd.DataFrame, *, calls_per_day: float, days: float = 1, va
     return listed.assign(expected=listed["expected"].cumsum(), expected_value=listed["worth"].cumsum()).reset_index(drop=True)
 
 
-def pooled_amounts(amounts: pd.Series, labels: pd.Series) -> pd.Series:
-    """Typical amount (median of a log-normal law) of each label, as of won deals by source; a label with few borrows from all. Index: the label, "" = any other.
-
-    Normal-normal in logs, spread between labels by moments (DerSimonian and Laird, Controlled Clinical Trials 7, 1986).
-    """
-    logs, of = np.log(amounts[amounts > 0].astype(float)), labels[amounts > 0]
-    n, mean = logs.groupby(of).count(), logs.groupby(of).mean()
-    within = ((logs - of.map(mean)) ** 2).sum() / max(len(logs) - len(n), 1)
-    between = max((n * (mean - logs.mean()) ** 2).sum() - (len(n) - 1) * within, 0) / max(n.sum() - (n**2).sum() / max(n.sum(), 1), 1e-9)
-    own = between / (between + within / n) if between else 0 * n
-    return np.exp(pd.concat([own * mean + (1 - own) * logs.mean(), pd.Series({"": logs.mean()})]))
-
-
 def ordinal(values: pd.Series, order: list[str] | None = None) -> np.ndarray:
     """A CRM's own score as numbers, higher = better: numbers as they are, ratings by `order` (from worst to best) or by known words; nothing = NaN.
 

@@ -69,9 +69,8 @@ def _told(lake, scores: LeadScores, record: str) -> tuple[str, str]:
     row, near = scores.scores.set_index("id").loc[record], neighbours(lake, scores, record)
     chance = "no score is sold" if pd.isna(row["p_convert"]) else f"{row['p_convert']:.1%} (80 % interval {row['p_low']:.1%} to {row['p_high']:.1%}), band {row['band']}"
     owner = "" if pd.isna(row["owner"]) else f", owner {escape(str(row['owner']))}"
-    n = (near["event"] == "yes").sum()
-    low, high = wilson(n / max(len(near), 1), max(len(near), 1))
-    fate = f"<p>Of the {len(near)} most alike before, {n} had the event: a share of {low:.0%} to {high:.0%} (95 %).</p>" if len(near) else ""
+    low, high = wilson((near["event"] == "yes").mean(), len(near)) if len(near) else (0, 1)
+    fate = f"<p>Of the {len(near)} most alike before, {(near['event'] == 'yes').sum()} had the event: a share of {low:.0%} to {high:.0%} (95 %).</p>" if len(near) else ""
     return f"<p><b>{escape(str(row['name']))}</b>: {chance}{owner}{'' if row['may_call'] else ', <b>refused calls</b>'}</p>", fate + _table(near)
 
 
