@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from workbench.errors import WorkbenchError
-from workbench.features.as_of import TEXT_LEVELS, as_of_features, custom_fields, field_status
+from workbench.features.as_of import HALF_LIFE, TEXT_LEVELS, as_of_features, custom_fields, field_status
 from workbench.rows import of_source, scratch
 from workbench.schema import CLOSED, LOST, NEVER_LEARNED, VERSION, WON
 
@@ -40,6 +40,7 @@ class Snapshots:
     assumed: list[str]
     excluded: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    half_life: float = HALF_LIFE  # of `engagement`, in days
 
     def at_horizon(self, days: float) -> pd.DataFrame:
         """`frame` with the event of another horizon: won within so many days; null where they have not passed."""

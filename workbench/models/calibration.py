@@ -80,9 +80,9 @@ class Interval:
     quarter to quarter. Of the last three, what exceeds chance counts, by a normal-normal model over a grid of its variance.
     """
 
-    def fit(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, fold: np.ndarray, period: np.ndarray | None = None) -> Interval:
-        """Learn from the judged rows: the fold of each (its model) and its quarter's number (None: no dates, no moves)."""
-        self.map_, p = map, map.predict(parts)
+    def fit(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, fold: np.ndarray) -> Interval:
+        """Learn from the judged rows; fold numbers the model of each."""
+        p = map.predict(parts)
         x, slope = np.column_stack([np.ones(len(p)), parts]), p * (1 - p)
         pull = np.diag(np.r_[1.0, np.full(parts.shape[1], 4.0)])  # Platt's
         bread = np.linalg.inv(x.T @ (x * slope[:, None]) + pull)
@@ -97,18 +97,22 @@ class Interval:
         self.bend_, self.bend_variance_, _ = _shrunk(offset, chance)
         third = 3 * label // max(len(bins), 1)
         self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2]
-        self.common_variance_ += 0.0 if period is None else _shrunk(*_offsets(period, y - p, slope, groups))[2]
         return self
 
-    def bounds(self, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def add_moves(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, quarter: np.ndarray) -> None:
+        """Count in how the level moved between quarters, over all rows that were judged out of sample, those learned from later too."""
+        p = map.predict(parts)
+        self.common_variance_ += _shrunk(*_offsets(quarter, y - p, p * (1 - p), groups))[2]
+
+    def bounds(self, map: Platt, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Low and high of each row."""
-        z, x, share = self._placed(parts)
+        z, x, share = self._placed(map, parts)
         variance = np.einsum("ij,jk,ik->i", x, self.covariance_, x) + share**2 @ self.bend_variance_ + self.common_variance_
         return expit(z - Z80 * np.sqrt(variance)), expit(z + Z80 * np.sqrt(variance))
 
-    def of_mean(self, parts: np.ndarray) -> tuple[float, float]:
+    def of_mean(self, map: Platt, parts: np.ndarray) -> tuple[float, float]:
         """Low and high of the mean rate of these rows together."""
-        z, x, share = self._placed(parts)
+        z, x, share = self._placed(map, parts)
         p = expit(z)
         slope = p * (1 - p)
         by_map, by_bin, level = slope @ x / len(p), slope @ share / len(p), slope.mean()
@@ -116,9 +120,9 @@ class Interval:
         spread = np.sqrt(by_map @ self.covariance_ @ by_map + by_bin**2 @ self.bend_variance_ + level**2 * self.common_variance_) / (mean * (1 - mean))
         return float(expit(logit(mean) - Z80 * spread)), float(expit(logit(mean) + Z80 * spread))
 
-    def _placed(self, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _placed(self, map: Platt, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log-odds with the bends, the map's design, and each row's share in the two bins that it lies between."""
-        z = logit(self.map_.predict(parts))
+        z = logit(map.predict(parts))
         right = np.clip(np.searchsorted(self.at_, z), 1, max(len(self.at_) - 1, 1))
         share, row = np.zeros((len(z), len(self.at_))), np.arange(len(z))
         if len(self.at_) > 1:

@@ -7,70 +7,97 @@ call is newest first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
 
-from workbench import schema
+from workbench.features.as_of import engagement_at
 from workbench.features.snapshots import Snapshots, snapshots
-from workbench.models import ladder
-from workbench.models.leaks import field_verdicts
-from workbench.models.reasons import Scorer, readable, reason_sentences, shown_values
-from workbench.models.rungs import RUNGS, BaseRate
+from workbench.models import bands, ladder, value
+from workbench.models.calibration import Interval, Platt, calibration_error, perfect_calibration_error
+from workbench.models.engagement import HalfLife, learned_half_life
+from workbench.models.horizons import consistent, horizon_scores, ordered_trial
+from workbench.models.leaks import leak_court
+from workbench.models.reasons import Scorer, part_of, readable, reason_sentences, shown_values
+from workbench.models.rungs import RUNGS, BaseRate, Boosted
 from workbench.rows import of_source
 
-CAPACITIES = (0.05, 0.1, 0.2, 0.3, 0.5)
-EXPLAINED = 2000  # records whose reasons are worked out: the best scored
-# Bands: odds against the base rate's odds, from above.
-BANDS = {"A": (3.0, "three times the base rate's odds or more"), "B": (1.5, "one and a half to three times"), "C": (1 / 1.5, "about the base rate's odds"),
-         "D": (1 / 3, "a third to two thirds"), "E": (0.0, "less than a third")}
-SCORE_COLUMNS = ["id", "name", "owner", "created_at", "p_convert", "p_low", "p_high", "band", "expected", "reasons_for", "reasons_against", "may_call"]
+EXPLAINED = 10_000  # records whose reasons are worked out: the best scored
+MOST_JUDGED = 200_000  # rows: of more, so many records are drawn that they hold about as many
+PAST = 2_000  # labelled rows whose points tell what moves scores in general
+SCORE_COLUMNS = ["id", "name", "owner", "created_at", "p_convert", "p_low", "p_high", "band", "fit", "engagement", "handling", "value", "expected", "reasons_for", "reasons_against", "may_call"]
 
 
 @dataclass
 class LeadScores:
     """Everything that a report on scores shows.
 
-    ladder: columns of `Evaluation.ladder`. calibration: one row a bin. bands: one row a band. lift: one row a capacity. importance: one row a feature.
-    scores: one row an open record, best first (p_convert within the horizon, p_low and p_high = its 80 % interval, expected = conversions when
-    all down to this row are called); where none is open, examples. points: the same rows, points of each feature; start: what they are added to.
-    suspects: one row a candidate field with evidence and verdict. excluded: field, reason. scorer: what scored them, None where nothing is sold.
+    ladder: columns of `Evaluation.ladder`. calibration, bands, segments, stability: see models/bands.py. lift: one row a capacity. importance: one row a
+    feature. horizons, drift: see models/horizons.py. suspects: one row a candidate field with evidence and verdict; trial: log loss and AUC without the
+    accused fields and with them. excluded: field, reason. rows: judged rows (p, y, group, pool, newest, crm).
+    scores: one row an open record, best first (p_convert within the horizon, p_low and p_high = its 80 % interval, p_<horizon>; fit, engagement,
+    handling = points of the three parts; value of a conversion where one is known; expected = conversions when all down to this row are called);
+    where none is open, examples. points: the same rows, points of each feature; start: what they are added to. scorer: what made them (None: no score
+    is sold). past: labelled rows, id, as_of, event and their points by today's scorer.
     """
 
     spine: Snapshots
     judged: ladder.Evaluation
     numbers: dict
-    usable: bool
-    ladder: pd.DataFrame
-    excluded: pd.DataFrame
+    scorer: Scorer | None
+    rows: pd.DataFrame
     suspects: pd.DataFrame
+    trial: pd.DataFrame
+    horizons: pd.DataFrame
+    drift: pd.DataFrame
+    half_life: HalfLife | None
     calibration: pd.DataFrame
     bands: pd.DataFrame
+    segments: pd.DataFrame
+    stability: pd.DataFrame
     lift: pd.DataFrame
-    importance: pd.DataFrame
     scores: pd.DataFrame
     points: pd.DataFrame
     values: pd.DataFrame
     start: float
+    past: pd.DataFrame
     examples: bool
     notes: list[str] = field(default_factory=list)
-    scorer: Scorer | None = None
-    past: pd.DataFrame = field(default_factory=pd.DataFrame)  # a sample of the rows learned from: id, as_of, event, points of each feature
+
+    @property
+    def usable(self) -> bool:
+        """Whether probabilities are sold."""
+        return self.scorer is not None
+
+    @property
+    def ladder(self) -> pd.DataFrame:
+        return self.judged.ladder
+
+    @property
+    def excluded(self) -> pd.DataFrame:
+        return self.spine.excluded
+
+    @property
+    def importance(self) -> pd.DataFrame:
+        """One row a feature: field, feature, points = mean |points| over past rows, largest first."""
+        mean = self.past.drop(columns=["id", "as_of", "event"]).abs().mean().sort_values(ascending=False)
+        return pd.DataFrame({"field": mean.index, "feature": [readable(c) for c in mean.index], "points": mean.to_numpy(float)})
 
     def results(self) -> dict:
         """The headline numbers, as plain JSON values."""
+        plain = lambda frame: [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in frame.astype(object).where(frame.notna(), None).to_dict("records")]  # noqa: E731
         told = {r.model: {"auc": round(r.auc, 5), "log_loss": round(r.log_loss, 5)} for r in self.ladder.itertuples()}
         named = self.suspects.loc[self.suspects["verdict"] != "fine", "field"].tolist()
         return {"verdict": self.judged.verdict, "model": self.judged.model, **self.numbers, "baselines": told, "features": list(self.spine.features),
-                "assumed": list(self.spine.assumed), "suspects": named, "evaluation": self.spine.evaluation}
+                "assumed": list(self.spine.assumed), "suspects": named, "evaluation": self.spine.evaluation, "horizons": plain(self.horizons), "trial": plain(self.trial),
+                "drift": plain(self.drift), "bands": plain(self.bands), "half_life_days": round(self.half_life.days, 2) if self.half_life else None,
+                "half_life_pays": bool(self.half_life and self.half_life.pays)}
 
     def call_list(self, capacity: int) -> pd.DataFrame:
-        """The first `capacity` open records that may be called: best first, or newest first where no score is sold."""
-        shown = self.scores[self.scores["may_call"].astype(bool) & (not self.examples)].head(max(int(capacity), 0)).drop(columns="may_call")
-        shown = shown.assign(expected=shown["p_convert"].cumsum()).reset_index(drop=True)
+        """The first `capacity` open records that may be called: most worth first, or newest first where no score is sold."""
+        shown = value.call_list(self.scores[self.scores["may_call"].notna() & (not self.examples)], calls_per_day=capacity)
         return shown if self.usable else shown[["id", "name", "owner", "created_at"]]
 
     def call_table(self, capacity: int) -> pd.DataFrame:
@@ -97,33 +124,94 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
                 seed: int = 7, progress: Callable[[str], None] | None = None) -> LeadScores:
     """Score every lead (or deal, where `source` has no leads) that is open at `as_of`, and judge the score out of sample.
 
-    `allow` lets fields in by name that are not known to be dated; `snapshots` and `evaluate` say how records are labelled and judged.
+    `allow` lets fields in by name that are not known to be dated, or that the court accuses; `snapshots` and `evaluate` say how records are labelled and judged.
     """
     say = progress or (lambda text: None)
     entity, notes = _entity(lake, as_of, source)
     say(f"reading {entity}s as they stood")
     spine = snapshots(lake, entity, as_of=as_of, horizon_days=horizon_days, source=source, score_at=score_at, allow=allow)
+    if len(spine.frame) > MOST_JUDGED:
+        spine, notes = replace(spine, frame=_drawn(spine.frame, seed)), [*notes, f"Learned from and judged on {MOST_JUDGED:,} of {len(spine.frame):,} rows, whole records drawn at random."]
+    say("judging single fields")
+    suspects = leak_court(lake, spine, seed=seed)
+    accused = suspects[(suspects["verdict"] != "fine") & ~suspects["field"].isin(allow or [])]
+    with_accused, spine = spine, _without(spine, accused[accused["used"].astype(bool)])
+    say("learning how fast interest fades")
+    half_life = learned_half_life(lake, entity, spine.frame, spine.features, seed=seed)
+    spine = _with_half_life(lake, spine, half_life)
     told = spine.frame[spine.frame["event"].notna()].reset_index(drop=True)
     judged = ladder.evaluate(told, spine.features, evaluation=spine.evaluation, horizon_days=horizon_days, seed=seed, progress=progress)
-    say("judging single fields")
-    suspects = _court(lake, spine, told, seed)
     rows = judged.rows.rename(columns={judged.model: "p"}) if judged.model in judged.rows else judged.rows.assign(p=np.nan)
     rows["luck"] = rows["group"] if spine.evaluation == "time" else np.arange(len(rows))  # snapshots of one record share their luck; twins are as they are
-    scorer = None
-    if judged.verdict == "usable":
-        say("fitting on every outcome")
-        part = told.iloc[ladder.learned_from(np.ones(len(told), dtype=bool), seed)]
-        rung = next(r for r in RUNGS if r.name == judged.model)().fit(part[spine.features], part["event"].astype(int).to_numpy(), part["group"].to_numpy(dtype=object).astype(str))
-        scorer = Scorer(rung, ladder.Platt().fit(judged.parts[judged.model], rows["y"].to_numpy()))
-    say("scoring and explaining")
+    numbers, shown = _numbers(told, judged, rows), rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
+    say("weighing the accused fields")
+    trial = _trial(lake, with_accused, told, judged, accused, seed)
+    drift = ordered_trial(told, spine, judged.model, seed) if judged.verdict == "usable" else pd.DataFrame()
+    scorer = _fitted(told, spine, judged, seed) if judged.verdict == "usable" else None
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
-    scores, points, values, start = _scored(lake, spine, known, scorer, judged, rows, seed)
-    past = told.sample(min(len(told), EXPLAINED), random_state=seed) if scorer else told.head(0)
+    say("scoring other horizons")
+    horizons, others = horizon_scores(spine, judged, numbers, known[spine.features] if scorer else None, seed)
+    say("scoring and explaining")
+    scores, points, values, start = _scored(lake, spine, known, scorer, rows["y"].mean() if len(rows) else 0.5, others)
+    past = told.sample(min(len(told), PAST), random_state=seed) if scorer else told.head(0)
     past_points = scorer.points(past[spine.features])[0] if scorer else past[[]]
-    shown = rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
-    return LeadScores(spine, judged, _numbers(told, judged, rows), scorer is not None, judged.ladder, spine.excluded, suspects, _calibration(shown), _bands(shown),
-                      _lift(spine, told, shown, seed), _importance(past_points), scores, points, values, start, examples, notes + spine.notes, scorer,
-                      past[["id", "as_of", "event"]].join(past_points))
+    judged_rows = value.with_rivals(shown, told, score_at=spine.score_at, crm="rating" if "rating" in spine.features else "") if len(shown) else shown
+    labels, now = (bands.segment_labels(lake, frame, as_of=as_of) for frame in (told.iloc[shown["row"]], spine.open))
+    return LeadScores(spine, judged, numbers, scorer, judged_rows, suspects, trial, horizons, drift, half_life, bands.calibration_bins(shown), _bands(shown, scorer, scores, spine),
+                      bands.segments(shown, labels, open_labels=now, seed=seed) if len(shown) else pd.DataFrame(),
+                      bands.stability(told, spine.open, [c for c in spine.features if not c.endswith("_text")], groups=told["group"].to_numpy(), seed=seed) if scorer and not examples else pd.DataFrame(),
+                      value.lift(judged_rows, seed=seed), scores, points, values, start, past[["id", "as_of", "event"]].join(past_points), examples, notes + spine.notes)
+
+
+def _drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    groups = np.random.default_rng(seed).permutation(frame["group"].unique())
+    return frame[frame["group"].isin(groups[: int(len(groups) * MOST_JUDGED / len(frame))])].reset_index(drop=True)
+
+
+def _without(spine: Snapshots, accused: pd.DataFrame) -> Snapshots:
+    """The spine without the features on trial, which the table of excluded fields then names."""
+    if accused.empty:
+        return spine
+    why = pd.DataFrame({"field": accused["field"], "reason": "on trial as a " + accused["verdict"] + ": the table of fields that know too much says why"})
+    excluded = pd.concat([spine.excluded, why], ignore_index=True).drop_duplicates("field").sort_values("field", ignore_index=True)
+    return replace(spine, features=[c for c in spine.features if c not in set(accused["field"])], assumed=[c for c in spine.assumed if c not in set(accused["field"])], excluded=excluded)
+
+
+def _with_half_life(lake, spine: Snapshots, found: HalfLife | None) -> Snapshots:
+    """The spine with `engagement` at the learned half-life; without it where it does not pay out of time."""
+    if "engagement" not in spine.features:
+        return spine
+    if found is None or not found.pays:
+        return replace(spine, features=[c for c in spine.features if c != "engagement"])
+    frame, now = (part.assign(engagement=engagement_at(lake, spine.entity, part[["id", "as_of"]], [found.days])[found.days].to_numpy()) for part in (spine.frame, spine.open))
+    return replace(spine, frame=frame, open=now, half_life=found.days)
+
+
+def _fitted(told: pd.DataFrame, spine: Snapshots, judged: ladder.Evaluation, seed: int) -> Scorer:
+    """The chosen rung fitted on every outcome; its map and interval learned from rows that its like had not seen."""
+    part = told.iloc[ladder.learned_from(np.ones(len(told), dtype=bool), seed)]
+    rung = next(r for r in RUNGS if r.name == judged.model)().fit(part[spine.features], part["event"].astype(int).to_numpy(), part["group"].to_numpy(dtype=object).astype(str))
+    rows, parts = judged.rows, judged.judged_parts()
+    y, groups = rows["y"].to_numpy(), rows["group"].to_numpy(dtype=object).astype(str)
+    found = Interval().fit(map := Platt().fit(parts, y), parts, y, groups, rows["fold"].to_numpy())
+    if spine.evaluation == "time":
+        used = judged.fold >= 0
+        found.add_moves(map, judged.parts[judged.model][used], told["event"].astype(int).to_numpy()[used], told["group"].to_numpy(dtype=object).astype(str)[used],
+                        told["as_of"].dt.to_period("Q").astype("int64").to_numpy()[used])
+    return Scorer(rung, map, found)
+
+
+def _trial(lake, spine: Snapshots, told: pd.DataFrame, judged: ladder.Evaluation, accused: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Log loss and AUC of boosted trees without the accused fields and with them, as a careless model would have had them: as they stand now where they are no feature."""
+    if accused.empty or judged.rows.empty:
+        return pd.DataFrame(columns=["fields", "n_fields", "auc", "log_loss"])
+    features, late = [c for c in spine.features if c in told], [c for c in accused["field"] if c not in spine.features]
+    frame = told.join(lake.read(spine.entity, spine.as_of, columns=["id", *late]).set_index("id"), on="id") if late else told
+    out, named = [], [*accused["field"]]
+    for words, fields in (("without the accused", [c for c in features if c not in named]), ("with the accused", [*(c for c in features if c not in named), *named])):
+        found = ladder.evaluate(frame, fields, evaluation=spine.evaluation, horizon_days=spine.horizon_days, seed=seed, rungs=(BaseRate, Boosted)).ladder
+        out.append((words, len(fields), *found.loc[1, ["auc", "log_loss"]]) if len(found) else (words, len(fields), np.nan, np.nan))
+    return pd.DataFrame(out, columns=["fields", "n_fields", "auc", "log_loss"])
 
 
 def _entity(lake, as_of: datetime, source: str | None) -> tuple[str, list[str]]:
@@ -140,83 +228,21 @@ def _numbers(told: pd.DataFrame, judged: ladder.Evaluation, rows: pd.DataFrame) 
     if len(rows):
         row, p = judged.ladder[judged.ladder["chosen"]].iloc[0], rows["p"].to_numpy()
         found = row[["auc", "log_loss", "brier", "gain_low"]].to_dict()
-        found |= {"ece": ladder.calibration_error(y, p), "ece_perfect": ladder.perfect_calibration_error(p, rows["luck"].to_numpy())[1]}
+        found |= {"ece": calibration_error(y, p), "ece_perfect": perfect_calibration_error(p, rows["luck"].to_numpy())[1]}
         out |= {k: round(float(v), 5) for k, v in found.items()}
     return out
 
 
-def _court(lake, spine: Snapshots, told: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Evidence on every candidate field, one row a record: features as they stood when scored, excluded fields as they stand now."""
-    if told.empty:
-        return field_verdicts(told, [], np.empty(0)).assign(used=pd.Series(dtype=bool), reason="")
-    one = told.sample(frac=1, random_state=seed).drop_duplicates("group")
-    fields, declared = schema.entity(spine.entity).fields, spine.excluded.set_index("field")["reason"]
-    out = [c for c in declared.index if c in lake.columns(spine.entity) and not (c in fields and fields[c].outcome)]
-    event = told.groupby("id")["event"].max()
-    now = lake.read(spine.entity, spine.as_of, columns=["id", *out]).set_index("id").reindex(one["id"])
-    used = field_verdicts(one, spine.features, one["event"].to_numpy(bool)).assign(used=True, reason="")
-    left = field_verdicts(now, out, event.reindex(one["id"]).to_numpy(bool)).assign(used=False)
-    left["reason"] = left["field"].map(declared)
-    return pd.concat([used, left], ignore_index=True).sort_values(["verdict", "auc"], key=lambda s: s.map({"leak": 0, "suspect": 1, "fine": 2}) if s.name == "verdict" else -s, ignore_index=True)
-
-
-def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share seen in n records.
-
-    >>> [round(v, 3) for v in wilson(.5, 100)]
-    [0.404, 0.596]
-    """
-    middle, half = (share + z * z / (2 * n)) / (1 + z * z / n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return float(max(middle - half, 0)), float(min(middle + half, 1))
-
-
-def _shares(rows: pd.DataFrame, labels: np.ndarray | list, name: str) -> pd.DataFrame:
-    """One row a label: n, n_records, mean p, observed share with its Wilson interval, in which rows of one record count as one."""
-    out = [(label, len(part), part["luck"].nunique(), part["p"].mean(), part["y"].mean(), *wilson(part["y"].mean(), part["luck"].nunique())) for label, part in rows.groupby(labels)]
-    return pd.DataFrame(out, columns=[name, "n", "n_records", "p_mean", "observed", "low", "high"])
-
-
-def _calibration(rows: pd.DataFrame) -> pd.DataFrame:
-    bins = np.zeros(len(rows), dtype=int)
-    for i, part in enumerate(ladder.equal_mass(rows["p"].to_numpy(float))):
-        bins[part] = i + 1
-    return _shares(rows, bins, "bin")
-
-
-def _band(p: np.ndarray, base: float) -> np.ndarray:
-    against = p / (1 - p) / (base / (1 - base))
-    return np.select([against >= low for low, _ in BANDS.values()], list(BANDS), "E")
-
-
-def _bands(rows: pd.DataFrame) -> pd.DataFrame:
-    found = _shares(rows, _band(rows["p"].to_numpy(float), rows["y"].mean()), "band") if len(rows) else _shares(rows, [], "band")
-    return found.assign(meaning=found["band"].map({b: meaning for b, (_, meaning) in BANDS.items()}))
-
-
-def _lift(spine: Snapshots, told: pd.DataFrame, rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One row a capacity: share of the open records that can be called at each origin, precision of the score's and of the newest first's choice."""
-    columns = ["capacity", "n_called", "precision", "low", "high", "newest", "newest_low", "newest_high", "lift", "more", "more_low", "more_high"]
-    if rows.empty:
-        return pd.DataFrame(columns=columns)
-    rng, seen = np.random.default_rng(seed), told.iloc[rows["row"]].reset_index(drop=True)
-    pool = seen["as_of"] if spine.score_at == "grid" else pd.Series(0, index=seen.index)
-    newest = -seen["age_days"] if "age_days" in seen else seen["order"].astype(float)
-    shuffled, size = rng.permutation(len(rows)), pool.map(pool.value_counts())
-    place = {name: pd.Series(key.to_numpy()[shuffled]).groupby(pool.to_numpy()[shuffled]).rank(method="first", ascending=False).set_axis(shuffled).sort_index()
-             for name, key in (("score", rows["p"]), ("newest", newest))}
-    chosen = np.column_stack([place[name] <= np.maximum(np.round(size * c), 1) for c in CAPACITIES for name in ("score", "newest")]).astype(float)
-    y = np.repeat(rows["y"].to_numpy(float)[:, None], chosen.shape[1], axis=1)
-    draws, mean, base = ladder.grouped_means(y, rows["group"].to_numpy(), seed, chosen), (y * chosen).sum(0) / chosen.sum(0), rows["y"].mean()
-    low, high = np.nanquantile(np.column_stack([draws, draws[:, ::2] - draws[:, 1::2]]), (0.025, 0.975), axis=0)
-    ours, new, more = slice(0, -len(CAPACITIES), 2), slice(1, -len(CAPACITIES), 2), slice(-len(CAPACITIES), None)
-    return pd.DataFrame(dict(zip(columns, (CAPACITIES, chosen[:, ::2].sum(0).astype(int), mean[::2], low[ours], high[ours], mean[1::2], low[new], high[new],
-                                           mean[::2] / base, mean[::2] - mean[1::2], low[more], high[more]), strict=True)))
-
-
-def _importance(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean |points| of each feature over a sample of the records learned from, largest first."""
-    mean = points.abs().mean().sort_values(ascending=False)
-    return pd.DataFrame({"field": mean.index, "feature": [readable(c) for c in mean.index], "points": mean.to_numpy(float)})
+def _bands(rows: pd.DataFrame, scorer: Scorer | None, scores: pd.DataFrame, spine: Snapshots) -> pd.DataFrame:
+    """`bands.band_table`, and of the open records of each band their number, mean chance and the 80 % interval of their mean rate."""
+    table = bands.band_table(rows)
+    if scorer is None or "band" not in scores:
+        return table
+    placed = scores.set_index("id")["band"].reindex(spine.open["id"])
+    now = {b: scorer.interval_of_mean(spine.open.loc[(placed == b).to_numpy(), spine.features]) for b in placed.dropna().unique()}
+    n, mean = placed.value_counts(), scores.groupby("band")["p_convert"].mean()
+    return table.assign(n_open=table["band"].map(n).fillna(0).astype(int), p_open=table["band"].map(mean),
+                        p_open_low=table["band"].map({b: v[0] for b, v in now.items()}), p_open_high=table["band"].map({b: v[1] for b, v in now.items()}))
 
 
 def _newest(lake, spine: Snapshots, told: pd.DataFrame, n: int = 20) -> pd.DataFrame:
@@ -226,37 +252,35 @@ def _newest(lake, spine: Snapshots, told: pd.DataFrame, n: int = 20) -> pd.DataF
     return last.merge(names, on="id", how="left")
 
 
-def _scored(lake, spine: Snapshots, known: pd.DataFrame, scorer: Scorer | None, judged: ladder.Evaluation, rows: pd.DataFrame,
-            seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, float]:
+def _scored(lake, spine: Snapshots, known: pd.DataFrame, scorer: Scorer | None, base: float, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, float]:
     scores = known.assign(may_call=~known["id"].isin(_refused(lake, spine.entity, spine.as_of)))
     if scorer is None or scores.empty:
-        scores = scores.sort_values(["created_at", "created_order", "id"], ascending=[False, False, True]).assign(reasons_for=None, reasons_against=None)
-        return scores.reindex(columns=SCORE_COLUMNS).reset_index(drop=True), pd.DataFrame(), pd.DataFrame(), 0.0
-    scores["p_convert"] = scorer.probabilities(scores[spine.features])
-    scores["p_low"], scores["p_high"] = _interval(scorer.map.predict(judged.parts[judged.model]), rows, scores["p_convert"].to_numpy(), seed)
-    scores["band"] = _band(scores["p_convert"].to_numpy(), rows["y"].mean())
+        scores = scores.sort_values(["created_at", "created_order", "id"], ascending=[False, False, True])
+        return scores.assign(engagement=np.nan).reindex(columns=SCORE_COLUMNS).reset_index(drop=True), pd.DataFrame(), pd.DataFrame(), 0.0
+    scores["p_convert"], scores["p_low"], scores["p_high"] = scorer.scored(scores[spine.features])
+    main = f"p_{spine.horizon_days}"
+    if main in others:
+        others = consistent(others.assign(**{main: scores["p_convert"]}), main)
+    scores = scores.drop(columns="value", errors="ignore").join(others).assign(band=bands.band_of(scores["p_convert"].to_numpy(), base), value=_values(lake, spine, scores))
     scores = scores.sort_values(["p_convert", "id"], ascending=[False, True]).reset_index(drop=True)
     scores["expected"] = scores["p_convert"].cumsum()
     best = scores[spine.features].head(EXPLAINED)
     points, start = scorer.points(best)
     values = shown_values(lake, spine.entity, best, spine.as_of)
-    return scores.join(reason_sentences(points, values)).reindex(columns=SCORE_COLUMNS), points, values, start
+    parts = points.T.groupby(part_of).sum().T.reindex(columns=["fit", "engagement", "handling"], fill_value=0.0)
+    scores = scores.drop(columns=["engagement", "fit", "handling"], errors="ignore").join(parts).join(reason_sentences(points, values))
+    return scores.reindex(columns=[*SCORE_COLUMNS, *others.columns]), points, values, start
 
 
-def _interval(p_judged: np.ndarray, rows: pd.DataFrame, p: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """80 % interval of the mean rate of records scored like each: bootstrap by record of what the judged ones in its bin did.
-
-    How far the bin was off shifts p in log-odds: a bin may hold scores of 2 % and of 12 %."""
-    parts = ladder.equal_mass(p_judged, int(np.clip(rows["y"].sum() // 20, 1, 10)))
-    inside = np.zeros((len(rows), len(parts)))
-    for i, part in enumerate(parts):
-        inside[part, i] = 1
-    off = np.repeat((rows["y"].to_numpy() - p_judged)[:, None], len(parts), axis=1)
-    low, high = np.nanquantile(ladder.grouped_means(off, rows["group"].to_numpy(), seed, inside), (0.1, 0.9), axis=0)
-    mine = np.searchsorted([p_judged[part].max() for part in parts[:-1]], p)
-    said = np.array([p_judged[part].mean() for part in parts])
-    below, above = (logit(np.clip(said + off, ladder.CLIP, 1 - ladder.CLIP)) - logit(said) for off in (low, high))
-    return expit(logit(p) + below[mine]), expit(logit(p) + above[mine])
+def _values(lake, spine: Snapshots, scores: pd.DataFrame) -> pd.Series | float:
+    """What a conversion brings: a deal's amount; of a lead, the typical amount of deals won from its source, twenty of all sources added to each."""
+    if spine.entity == "deal":
+        return scores["amount"] if "amount" in scores else np.nan
+    won = lake.sql("select l.source, ln(d.amount) as log from lead l join deal d on d.id = l.converted_deal_id where d.is_won and d.amount > 0", spine.as_of).df()
+    if len(won) < 30 or "source" not in scores:
+        return np.nan
+    of = won.groupby("source")["log"].agg(["sum", "count"])
+    return np.exp(scores["source"].map((of["sum"] + 20 * won["log"].mean()) / (of["count"] + 20)).astype(float).fillna(won["log"].mean()))
 
 
 def _refused(lake, entity: str, as_of: datetime) -> set[str]:

@@ -15,23 +15,41 @@ import numpy as np
 import pandas as pd
 
 from workbench import schema
-from workbench.models.ladder import Platt
+from workbench.models.calibration import Interval, Platt
 from workbench.models.rungs import BaseRate
 
 POINT = np.log(2) / 10  # log-odds
+BATCH = 100_000  # rows scored at a time
 MOST = 3  # reasons for and against
+ENGAGEMENT = {"engagement", "enquiry_text", "days_since_activity", "web_seconds", "pages_per_visit"}
+HANDLING = {"owner_id", "status", "stage", "rating", "age_days", "days_since_change", "days_to_close", "n_planned", "has_next_step", "pipeline", "next_step"}
 
 
 @dataclass
 class Scorer:
-    """A rung fitted on every labelled row, and the map learned from rows that its like had not seen."""
+    """A rung fitted on every labelled row; the map, and the interval around it, learned from rows that its like had not seen."""
 
     rung: BaseRate
     map: Platt
+    interval: Interval | None = None
+
+    def parts(self, X: pd.DataFrame) -> np.ndarray:
+        """The rung's log-odds, a row a record and a column a part; in batches, so that a million records need little memory."""
+        done = [self.rung.parts(X.iloc[i: i + BATCH]) for i in range(0, len(X), BATCH)]
+        return np.vstack(done) if done else np.empty((0, len(self.map.b_)))
 
     def probabilities(self, X: pd.DataFrame) -> np.ndarray:
         """Calibrated probability of each row."""
-        return self.map.predict(self.rung.parts(X))
+        return self.map.predict(self.parts(X))
+
+    def scored(self, X: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Calibrated probability of each row, and the 80 % interval of what records scored alike do."""
+        parts = self.parts(X)
+        return (self.map.predict(parts), *(self.interval.bounds(self.map, parts) if self.interval else np.full((2, len(X)), np.nan)))
+
+    def interval_of_mean(self, X: pd.DataFrame) -> tuple[float, float]:
+        """The 80 % interval of the mean rate of these rows together."""
+        return self.interval.of_mean(self.map, self.parts(X)) if self.interval and len(X) else (np.nan, np.nan)
 
     def points(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         """Points of each feature (a row a record), and the start that they are added to: the same for all."""
@@ -51,6 +69,17 @@ def readable(name: str) -> str:
     name = re.sub(r"^x_|_id$", "", name)
     name = re.sub(r"_not_chosen$", "_shown, not chosen", re.sub(r"_(\d+)_days$", r"_in_\1_days", re.sub(r"^n_", "number of_", name)))
     return re.sub(r"([a-z])_days$", r"\1 in days", name).replace("_", " ")
+
+
+def part_of(name: str) -> str:
+    """Whether a feature tells of the record's fit, its engagement, or of how we handle it.
+
+    >>> [part_of(n) for n in ("industry", "n_inbound_28_days", "owner_id", "x_budget_band")]
+    ['fit', 'engagement', 'handling', 'fit']
+    """
+    if name in HANDLING:
+        return "handling"
+    return "engagement" if name in ENGAGEMENT or name.startswith(("n_", "has_migrated")) else "fit"
 
 
 def shown_values(lake, entity: str, X: pd.DataFrame, as_of: datetime) -> pd.DataFrame:

@@ -195,13 +195,14 @@ class Logistic(BaseRate):
 
     def fit(self, X: pd.DataFrame, y: np.ndarray, groups: np.ndarray, beside: dict | None = None) -> Logistic:
         super().fit(X, y, groups)
-        design = self._learn_design(X)
+        design = self.learned_design(X)
         part = np.isin(groups, np.random.default_rng(0).permutation(np.unique(groups))[: int(self.chosen_on * len(np.unique(groups)) / len(y)) + 1])
-        self.model_ = _ridge(_penalty(design[part], y[part], groups[part])).fit(design, y)
+        self.model_ = ridge(_penalty(design[part], y[part], groups[part])).fit(design, y)
         self.centre_ = design.mean(axis=0)
         return self
 
-    def _learn_design(self, X: pd.DataFrame) -> np.ndarray:
+    def learned_design(self, X: pd.DataFrame) -> np.ndarray:
+        """The design matrix of rows to learn from, whose levels, bends and scales later rows are given."""
         self.numeric_, self.text_ = kinds(X)
         numbers = _squash(as_numbers(X, self.numeric_))
         self.knots_ = {c: np.unique(np.nanquantile(v, (0.2, 0.4, 0.6, 0.8))) if v.notna().any() else np.empty(0) for c, v in numbers.items()}
@@ -244,7 +245,8 @@ def _squash(numbers: pd.DataFrame) -> pd.DataFrame:
     return np.sign(numbers) * np.log1p(numbers.abs())
 
 
-def _ridge(strength: float):
+def ridge(strength: float):
+    """A logistic regression with a quadratic penalty."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, solver="newton-cholesky", max_iter=100)
@@ -259,7 +261,7 @@ def _penalty(design: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
     for strength in (0.01, 0.1, 1.0):
         z = np.empty(len(y))
         for f in np.unique(fold):
-            z[fold == f] = _ridge(strength).fit(design[fold != f], y[fold != f]).decision_function(design[fold == f])
+            z[fold == f] = ridge(strength).fit(design[fold != f], y[fold != f]).decision_function(design[fold == f])
         losses[strength] = np.mean(np.logaddexp(0, z) - y * z)
     return min(losses, key=losses.__getitem__)
 
@@ -304,7 +306,7 @@ class Boosted(BaseRate):
         """Exact tree SHAP values (LightGBM's pred_contrib), mean of the bags."""
         data = self._data(X)
         parts = np.mean([m.predict(data, pred_contrib=True) for m in self.models_], axis=0)[:, :-1]
-        return [pd.DataFrame(parts, index=X.index, columns=data.columns)[list(X.columns)]]
+        return [pd.DataFrame(parts, index=X.index, columns=data.columns).reindex(columns=X.columns, fill_value=0.0)]
 
 
 class Blend(BaseRate):
