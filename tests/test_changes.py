@@ -49,13 +49,18 @@ def load(lake, rows: pd.DataFrame) -> None:
         lake.load_versions("lead", rows, origin="crm_history")
 
 
+def sold(s) -> int:
+    """Horizons that a score is given for."""
+    return int((s.horizons["verdict"] == "usable").sum())
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A production run a week ago on what was known then, put on record; the lake went on, and today's run."""
     lake, rows = open_lake(tmp_path_factory.mktemp("lake"), create=True), story()
     load(lake, rows[rows["valid_from"] <= THEN])
     earlier = lead_scores(lake, as_of=THEN, source="s", horizon_days=HORIZON)
-    assert remember(lake, earlier, purpose="production", made_at=THEN, run="10_lead_scoring") == len(earlier.scores) > 50
+    assert remember(lake, earlier, purpose="production", made_at=THEN, run="10_lead_scoring") == len(earlier.scores) * sold(earlier) > 100
     load(lake, rows[rows["valid_from"] <= NOW])
     return lake, earlier, lead_scores(lake, as_of=NOW, source="s", horizon_days=HORIZON)
 
@@ -201,7 +206,7 @@ def test_a_lake_version_that_is_gone_is_replaced_by_what_is_known_today(runs, tm
 
 def test_where_no_score_is_sold_now_states_are_told_without_numbers(runs):
     lake, _, s = runs
-    unsold = replace(s, scorer=None, usable=False, scores=s.scores.assign(p_convert=None))
+    unsold = replace(s, scorer=None, scores=s.scores.assign(p_convert=None))
     r = changes(lake, unsold, since=THEN)
     assert r.rows["change"].isna().all() and r.rows["p_then"].notna().any() and "converted had been given" in r.summary() and r.movers().empty
     assert remember(lake, unsold, purpose="production", made_at=NOW) == 0
@@ -216,9 +221,11 @@ def test_an_export_without_history_has_nothing_to_compare_with(runs):
 def test_a_run_remembers_once_what_it_said_and_what_it_said_it_with(runs):
     lake, _, s = runs
     assert remember(lake, s) == 0  # no run says that anything is to be kept
-    assert [remember(lake, s, purpose="exploration", made_at=NOW), remember(lake, s, purpose="exploration", made_at=days(1))] == [len(s.scores), 0]
-    kept = ledger.scores(lake, purpose="exploration").set_index("id")
-    scores = s.scores.set_index("id")
+    assert [remember(lake, s, purpose="exploration", made_at=NOW), remember(lake, s, purpose="exploration", made_at=days(1))] == [len(s.scores) * sold(s), 0]
+    kept, scores = ledger.scores(lake, purpose="exploration").set_index("id"), s.scores.set_index("id")
+    ever, = s.horizons.loc[s.horizons["horizon"].str.startswith("ever"), "days"]
+    assert kept.loc[kept["horizon_days"] == ever, "p"].to_dict() == scores["p_ever"].to_dict()
+    kept = kept[kept["horizon_days"] == HORIZON]
     for column, name in (("p", "p_convert"), ("p_low", "p_low"), ("p_high", "p_high"), ("band", "band")):
         assert kept[column].to_dict() == scores[name].to_dict()
     total = kept["start"] + kept["points"].map(lambda text: sum(json.loads(text).values())) + kept["others"]
@@ -234,7 +241,7 @@ def test_a_run_of_a_schedule_keeps_its_scores_without_being_asked(runs, tmp_path
     lake, s = copy_of(runs[0], tmp_path), runs[2]
     for name, value in (("PURPOSE", "production"), ("STARTED_AT", "2025-06-01T06:00:00+00:00"), ("RUN", "10_lead_scoring")):
         monkeypatch.setenv(f"WORKBENCH_{name}", value)
-    assert remember(lake, s) == len(s.scores)
+    assert remember(lake, s) == len(s.scores) * sold(s)
     last = ledger.latest_run(lake, before=days(1), source="s", horizon_days=HORIZON).iloc[0]
     assert last[["purpose", "run", "as_of", "made_at"]].tolist() == ["production", "10_lead_scoring", NOW, days(0.25)]
     again = changes(lake, replace(s, spine=replace(s.spine, as_of=days(1)))).rows

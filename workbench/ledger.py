@@ -4,8 +4,6 @@
 of the lake is pinned. Appends need no lock; a batch is one commit under a key of its own, so it stands once however often, and by whom, it is written.
 """
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 from hashlib import sha256

@@ -4,11 +4,10 @@ points now - points then = data (today's model on what is known now, less the sa
 + model (today's model on what was known then, less what was said then).
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -19,7 +18,7 @@ from scipy.special import logit
 from workbench import ledger
 from workbench.errors import WorkbenchError
 from workbench.features.as_of import as_of_features
-from workbench.features.snapshots import state_sql
+from workbench.features.snapshots import seen_records, state_sql
 from workbench.lake import open_lake
 from workbench.models.leads import LeadScores
 from workbench.models.reasons import POINT, Scorer, readable, shown_values
@@ -44,24 +43,27 @@ def outcomes(lake, said: pd.DataFrame, *, as_of: datetime) -> pd.DataFrame:
 
 def total_points(scorer: Scorer, X: pd.DataFrame) -> pd.Series:
     """The log-odds of each row, in points."""
-    return pd.Series((scorer.map.a_ + scorer.rung.parts(X) @ scorer.map.b_) / POINT if len(X) else 0.0, index=X.index)
+    return pd.Series((scorer.map.a_ + scorer.parts(X) @ scorer.map.b_) / POINT, index=X.index)
 
 
 def remember(lake, s: LeadScores, **told: Any) -> int:
-    """Save the model under `<lake>/_models` and write every open record's score to the ledger; the rows written.
+    """Save the model under `<lake>/_models` and write every open record's score to the ledger, a batch a horizon; the rows written.
 
-    told: purpose, made_at and run; by default what the run says, so that a notebook run by hand keeps nothing.
-    """
-    told = told or ledger.this_run(lake, as_of=s.spine.as_of, source=s.spine.source)
+    told: purpose, made_at and run; by default what the run says, so that a notebook run by hand keeps nothing."""
+    told, spine = told or ledger.this_run(lake, as_of=s.spine.as_of, source=s.spine.source), s.spine
     if not told or s.scorer is None or s.examples:
         return 0
-    X, (facts, card) = s.spine.open.set_index("id")[s.spine.features], model_card(s)
-    model = save_model(s.scorer, lake.path / "_models", features=X, facts=facts, card=card).name
+    X, (facts, card) = spine.open.set_index("id")[spine.features], model_card(s)
+    told |= {"model": save_model(s.scorer, lake.path / "_models", features=X, facts=facts, card=card).name, "as_of": spine.as_of, "lake_version": lake.version,
+             "source": spine.source, "entity": spine.entity}
     kept = [p[p.abs().nlargest(STRONGEST).index] for _, p in s.points.iterrows()]
     why = pd.DataFrame({"start": s.start, "points": [p.to_json(double_precision=15) for p in kept], "others": s.points.sum(axis=1) - [p.sum() for p in kept]}, index=s.points.index)
     frame = s.scores.rename(columns={"p_convert": "p"}).join(why).assign(total=s.scores["id"].map(total_points(s.scorer, X)))
-    return ledger.write_scores(lake, frame, model=model, as_of=s.spine.as_of, lake_version=lake.version, source=s.spine.source, entity=s.spine.entity, **told,
-                               horizon_days=s.spine.horizon_days if s.spine.evaluation == "time" else None)
+    n = ledger.write_scores(lake, frame, **told, horizon_days=spine.horizon_days if spine.evaluation == "time" else None)
+    for r in s.horizons.itertuples():  # models of their own, of the same kind
+        if (p := "p_ever" if r.horizon.startswith("ever") else f"p_{r.days}") in s.scores and r.days != spine.horizon_days:
+            n += ledger.write_scores(lake, s.scores[["id"]].assign(p=s.scores[p]), **told, horizon_days=r.days)
+    return n
 
 
 @dataclass
@@ -82,53 +84,55 @@ class Changes:
     def summary(self) -> str:
         """What changed, as Markdown; it holds no text from the CRM."""
         r, n, wins = self.rows, self.rows["state"].value_counts(), "converted" if self.entity == "lead" else "won"
-        if self.then is None:
-            return self.note
         left = f"{n.drop(['open', 'entered'], errors='ignore').sum():,} left: {n.get('won', 0):,} {wins}, {n.get('lost', 0):,} lost, {n.get('gone', 0):,} deleted or merged"
         lines = [f"**{n.get('entered', 0):,} {self.entity}s entered and {left}**" + (f", {n['other']:,} no longer scored." if "other" in n else ".")]
         if (won := r.loc[r["state"] == "won", "p_then"].dropna()).size:
             lines.append(f"The {len(won):,} that {wins if wins == 'converted' else 'were won'} had been given {won.mean():.0%} on average; all that were scored then, {r['p_then'].mean():.0%}.")
         if (both := r[r["change"].notna()]).size:
             lines.append(f"Of {len(both):,} scored then and now, {(both['change'] >= LEAST).sum():,} rose and {(both['change'] <= -LEAST).sum():,} fell by {LEAST} points or more. "
-                         f"On average new data moved them by {both['data'].mean().round(1) + 0:+.1f} points, the model by {both['model'].mean().round(1) + 0:+.1f}.")
-        return "\n".join([self.note, "", *(f"- {line}" for line in lines)])
+                         f"On average new data moved them by {round(both['data'].mean(), 1) + 0:+.1f} points, the model by {round(both['model'].mean(), 1) + 0:+.1f}.")
+        return "\n".join([self.note, "", *(f"- {line}" for line in lines)]) if self.then else self.note
 
 
-def changes(lake, s: LeadScores, *, since: datetime | None = None, explained: int = 300, **known: Any) -> Changes:
-    """What changed since the last production run on record before `s` (or that of `since` or before), else since the last earlier day of the calendar grid as
-    today's model sees it. known: what `as_of_features` was told for `s` (allow, half_life); `explained`: so many records, whose probability moved most, are split by feature."""
+def changes(lake, s: LeadScores, *, since: datetime | None = None, allow: list[str] | None = None, explained: int = 300) -> Changes:
+    """What changed since the last production run on record before `s` (or that of `since` or before), else since what today's model makes of a week ago.
+
+    allow: as in `lead_scores`. explained: so many records, those whose probability moved most, are split by feature."""
     spine, names, now = s.spine, s.spine.features, s.spine.open.set_index("id")
     said = ledger.latest_run(lake, before=since + timedelta(microseconds=1) if since else spine.as_of, source=spine.source, entity=spine.entity,
                              horizon_days=spine.horizon_days if spine.evaluation == "time" else None).set_index("id")
-    if len(said):
-        old, note = _known_then(lake, s, now.loc[now.index.intersection(said.index)], said, known), "Compared with the scores that were given as of {:%Y-%m-%d %H:%M} UTC."
-    else:
-        said = spine.frame[spine.frame["as_of"].eq(spine.frame["as_of"].max()) & (spine.score_at == "grid")].set_index("id").assign(p=np.nan, total=np.nan)
-        old, note = said[names], "No earlier run is on record: compared with what today's model makes of {:%Y-%m-%d %H:%M} UTC, so that the model moved nothing."
-        if s.scorer is not None and len(old):
-            said = said.assign(p=s.scorer.probabilities(old), total=total_points(s.scorer, old))
-    then: Any = said["as_of"].iloc[0].to_pydatetime() if len(said) else None
-    rows = _rows(lake, s, said, now)
-    if s.scorer is not None and len(old):
-        both = old.index.intersection(now.index)
+    note = "Compared with the scores that were given as of {:%Y-%m-%d %H:%M} UTC."
+    if recorded := len(said) > 0:
+        old = _known_then(lake, s, said, allow)
+    elif spine.score_at == "grid":
+        seen = seen_records(lake, spine.entity, week := spine.as_of - timedelta(days=7), spine.source).set_index("id").query("is_open and created_at.notna()")
+        said = seen[[]].assign(as_of=pd.Timestamp(week), lake_version=lake.version, p=np.nan, total=np.nan)
+        old, note = _known_then(lake, s, said, allow), "No earlier run is on record: compared with what today's model makes of {:%Y-%m-%d %H:%M} UTC, so that the model moved nothing."
+    if not len(said):
+        return Changes(_rows(lake, s, said, now), None, spine.entity, "No earlier run is on record, and these data have no history to compare with.")
+    if s.scorer is not None and not recorded:
+        said = said.assign(p=s.scorer.probabilities(old), total=total_points(s.scorer, old))
+    rows, then = _rows(lake, s, said, now), said["as_of"].iloc[0].to_pydatetime()
+    if s.scorer is not None and len(both := said.index.intersection(now.index)):
         asked = total_points(s.scorer, old.loc[both])
         rows["change"], rows["data"], rows["model"] = rows["points_now"] - rows["points_then"], rows["points_now"] - asked, asked - rows["points_then"]
         top = (rows["p_now"] - rows["p_then"]).loc[both].abs().nlargest(explained).index
         moved = s.scorer.points(now.loc[top, names])[0] - s.scorer.points(old.loc[top])[0]
-        was, is_ = (shown_values(lake, spine.entity, X[names], at) for X, at in ((old.loc[top], then), (now.loc[top], spine.as_of)))
+        was, is_ = (shown_values(lake, spine.entity, X, at) for X, at in ((old.loc[top], then), (now.loc[top, names], spine.as_of)))
         rows["parts"] = pd.Series(moved.to_dict("index"), dtype=object)
         rows["sentence"] = pd.Series({i: _sentence(rows.loc[i], moved.loc[i], was.loc[i], is_.loc[i]) for i in top}, dtype=object)
-    return Changes(rows, then, spine.entity, note.format(then) if then else "No earlier run is on record, and these data have no history to compare with.")
+    return Changes(rows, then, spine.entity, note.format(then))
 
 
-def _known_then(lake, s: LeadScores, now: pd.DataFrame, said: pd.DataFrame, known: dict) -> pd.DataFrame:
-    """The features of records scored then and now as the lake of that run knew them; as today's lake tells them where that one is gone or had not all."""
-    spine = now[["as_of"]].clip(upper=said["as_of"].iloc[0]).reset_index()
+def _known_then(lake, s: LeadScores, said: pd.DataFrame, allow: list[str] | None) -> pd.DataFrame:
+    """The features of the records of `said` as the lake of that run knew them; as today's lake tells them where that one is gone or had not all."""
+    then = s.spine.open.set_index("id")["as_of"].reindex(said.index).fillna(said["as_of"]).clip(upper=said["as_of"])  # where a score is made at creation: then
+    ask = partial(as_of_features, entity=s.spine.entity, spine=then.reset_index(), allow=allow, half_life=s.spine.half_life)
     with suppress(WorkbenchError):
-        found = as_of_features(open_lake(lake.path, version=int(said["lake_version"].iloc[0])), s.spine.entity, spine, **known)
+        found = ask(open_lake(lake.path, version=int(said["lake_version"].iloc[0]))).set_index(said.index)
         if set(s.spine.features) <= set(found):
-            return found[s.spine.features].set_index(now.index)
-    return as_of_features(lake, s.spine.entity, spine, **known)[s.spine.features].set_index(now.index)
+            return found[s.spine.features]
+    return ask(lake).set_index(said.index)[s.spine.features]
 
 
 def _rows(lake, s: LeadScores, said: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
@@ -144,7 +148,6 @@ def _rows(lake, s: LeadScores, said: pd.DataFrame, now: pd.DataFrame) -> pd.Data
 
 
 def _sentence(row: pd.Series, moved: pd.Series, was: pd.Series, is_: pd.Series) -> str:
-    """How a score moved and why, strongest first."""
     top = [c for c in moved.abs().nlargest(3).index if abs(moved[c]) >= 0.5]
     told = [f"{readable(c)} {was[c]}{f' → {is_[c]}' if was[c] != is_[c] else ''} ({moved[c]:+.0f})" for c in top]
     rest = (("other fields", moved.drop(top).sum()), ("model retrained", row["model"]))

@@ -1,10 +1,8 @@
 """Models saved as data, never as code: JSON for what a rung learned, LightGBM's own text for its trees, a card in plain words.
 
-`<folder>/<identity>/` holds model.json, trees_<n>.txt, card.md and manifest.json with the SHA-256 of each; the identity is a hash over those, so a
-folder whose bytes changed is refused. It tells of damage and mix-ups; it is no signature against somebody who can write there, but nothing in it runs.
+`<folder>/<identity>/`: model.json, trees_<n>.txt, card.md and manifest.json with the SHA-256 of each; the identity is a hash over those. It tells of damage
+and mix-ups; it is no signature against somebody who can write there, but nothing in it runs.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -15,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from importlib import import_module, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -25,9 +23,6 @@ from workbench.errors import WorkbenchError
 from workbench.models.calibration import Interval, Platt
 from workbench.models.reasons import Scorer, readable
 from workbench.models.rungs import RUNGS, Terms, kinds
-
-if TYPE_CHECKING:
-    from workbench.models.leads import LeadScores
 
 FORMAT = 1
 
@@ -40,8 +35,8 @@ class SavedScorer(Scorer):
     facts: dict = field(default_factory=dict)
     identity: str = ""
 
-    def probabilities(self, X: pd.DataFrame) -> np.ndarray:
-        return super().probabilities(self._known(X))
+    def parts(self, X: pd.DataFrame) -> np.ndarray:
+        return super().parts(self._known(X))
 
     def points(self, X: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         return super().points(self._known(X))
@@ -60,8 +55,7 @@ def _kinds(X: pd.DataFrame) -> dict[str, str]:
 def save_model(scorer: Scorer, folder: Path, *, features: pd.DataFrame, facts: dict, card: str) -> Path:
     """Write a model below `folder`; the folder named by its identity. features: any rows that it scores, for names and kinds; facts: of its training.
 
-    What was saved before is left as it is. A killed process leaves at most a hidden folder that nothing reads.
-    """
+    A killed process leaves at most a hidden folder that nothing reads."""
     held: dict[str, bytes] = {"card.md": card.encode()}
     told = _encoded({f.name: getattr(scorer, f.name) for f in fields(Scorer)} | {"features": _kinds(features), "facts": facts}, held)
     held["model.json"] = json.dumps(told, allow_nan=False).encode()
@@ -143,8 +137,8 @@ def _decoded(value: Any, held: dict[str, bytes]) -> Any:
     return held[told] if kind == "file" else TYPES[kind][1](_decoded(told, held))
 
 
-def model_card(s: LeadScores) -> tuple[dict, str]:
-    """Of what, when and how well a model learned as plain values, and the model card as Markdown (from card.md; no text from the CRM but field names)."""
+def model_card(s) -> tuple[dict, str]:
+    """Of what, when and how well the model of LeadScores `s` learned as plain values, and its card as Markdown (card.md; no text from the CRM but field names)."""
     from workbench.models import sentences as say  # lies above: leads may save
 
     told, chosen = s.spine.frame[s.spine.frame["event"].notna()], s.ladder[s.ladder["chosen"]].iloc[0]
