@@ -70,7 +70,7 @@ def _leak(story, rng: np.random.Generator, leads: SimpleNamespace, f: SimpleName
         moment = START + .6 * (LAST - START)
         at, chosen = np.full(n, moment), closed & (leads.close < moment) & some
     elif f.sort == "overwritten":
-        at, new, old = leads.close, np.round(told, 1), np.round(usual, 1)
+        at, new, old, chosen = leads.close, np.round(told, 1), np.round(usual, 1), closed
     if f.sort == "count_after":
         _counter(story, rng, leads, f, constants)
     elif f.history:

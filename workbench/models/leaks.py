@@ -21,10 +21,10 @@ from workbench.features.snapshots import Snapshots, seen_records, state_sql
 from workbench.models.rungs import as_numbers, kinds
 from workbench.rows import scratch
 
-PURE, MIN_ROWS, MIN_OUTCOMES, SURE = 0.98, 30, 30, 3.5
+SETTLED, MIN_ROWS, MIN_OUTCOMES, SURE = 20.0, 30, 30, 3.5
 MOST_RECORDS = 50_000  # a larger source is judged on as many, drawn at random
 NUMBERS = ("n_filled", "auc", "auc_low", "auc_high", "pure_share", "late_share", "n_late", "mass_share", "fill_gap", "open_auc", "blank_auc", "blank_beyond",
-           "fill_drop", "auc_drop", "growth", "tied")
+           "fill_drop", "auc_drop", "growth", "tied", "common", "due", "together")
 ORDER = {"leak": 0, "suspect": 1, "fine": 2}
 
 
@@ -92,13 +92,14 @@ def _tenths(x: np.ndarray, k: int = 10) -> np.ndarray:
 
 def _alone(h: Hearing, level: np.ndarray, values: pd.Series, won: np.ndarray, as_of: bool) -> None:
     """Too good alone: AUC of the field's cross-fitted rates; share of records in values that had one outcome only."""
-    base, (auc, se) = won.mean(), auc_within(learned_odds(level, won), won)
+    odds, (auc, se) = won.mean() / max(1 - won.mean(), 1e-9), auc_within(learned_odds(level, won), won)
     n, yes = np.bincount(level), np.bincount(level, won)
-    pure = (n >= MIN_ROWS) & ((yes >= PURE * n) & (base <= 0.9) | (yes <= (1 - PURE) * n) & (base >= 0.1))
-    share = float(n[pure].sum() / len(level))
-    h.numbers |= {"n_filled": int(values.notna().sum()), "auc": max(auc, 0.5), "auc_low": auc - 1.96 * se, "auc_high": auc + 1.96 * se, "pure_share": share}
+    middle, half = (yes + SURE**2 / 2) / (n + SURE**2), SURE / (n + SURE**2) * np.sqrt(yes * (n - yes) / np.maximum(n, 1) + SURE**2 / 4)  # Wilson
+    low, high = np.clip(middle - half, 0, 1 - 1e-9), np.clip(middle + half, 1e-9, 1 - 1e-9)
+    share = float(n[(low / (1 - low) >= SETTLED * odds) | (high / (1 - high) <= odds / SETTLED)].sum() / len(level))
+    h.numbers |= {"n_filled": int(values.notna().sum()), "auc": max(auc, 0.5), "auc_se": se, "auc_low": auc - 1.96 * se, "auc_high": auc + 1.96 * se, "pure_share": share}
     h.accuse(auc - SURE * se, (0.95, 0.98) if as_of else (0.85, 0.95), f"alone it tells won from lost with an AUC of {auc:.2f} ({auc - 1.96 * se:.2f}–{auc + 1.96 * se:.2f})")
-    h.accuse(share, (0.1, 0.2), f"{share:.0%} of the records hold values that had one outcome only")
+    h.accuse(share, (0.1, 0.2), f"{share:.0%} of the records hold values that settle the outcome, {SETTLED:.0f} times its usual odds or more")
 
 
 def _written(h: Hearing, told: pd.DataFrame) -> None:
@@ -183,45 +184,51 @@ def _design(values: pd.Series, level: np.ndarray, won: np.ndarray) -> np.ndarray
 def _beside_others(heard: dict[str, Hearing], frame: pd.DataFrame, level: dict[str, np.ndarray], still: list[str], won: np.ndarray, blocks: dict[str, list[str]]) -> None:
     """What a field knows beyond the others: is it filled for those who will win, and does nothing but the outcome tie it to other fields?
 
-    The others = fields not accused, nor blank in the same records; beside a field that is filled unevenly, only those filled evenly.
+    The others = fields not accused so far, nor blank in the same records; where filling is judged, only those that are filled evenly.
     """
     parts = {c: _design(frame[c], level[c], won) for c in frame}
-    inside = dict(zip(frame, np.split(np.arange(sum(p.shape[1] for p in parts.values())), np.cumsum([p.shape[1] for p in parts.values()])[:-1]), strict=True))
-    X, n = np.column_stack(list(parts.values())), len(frame)
-    V, W = X - X.mean(0), X - np.where(won[:, None], X[won].mean(0), X[~won].mean(0))  # around the mean of all, of those with the same outcome
-    gram, within, to_won = V.T @ V, W.T @ W, V.T @ (won - won.mean())
+    ends = np.cumsum([p.shape[1] for p in parts.values()])
+    inside = {c: list(range(end - p.shape[1], end)) for (c, p), end in zip(parts.items(), ends, strict=True)}
+    X, n, half = np.column_stack(list(parts.values())), len(frame), np.arange(len(frame)) % 2
+    V, y = X - X.mean(0), won - won.mean()
+    W = X - np.where(won[:, None], X[won].mean(0), X[~won].mean(0))  # around the mean of the records with the same outcome
+    within, gram, to_won = W.T @ W, [V[half != k].T @ V[half != k] for k in (0, 1)], [V[half != k].T @ y[half != k] for k in (0, 1)]
+
+    def foretold(names: list[str]) -> np.ndarray:
+        """The outcome as these fields foretell it by least squares, learned on the other half."""
+        j, z = [i for k in names for i in inside[k]], np.zeros(n)
+        for k in (0, 1) if j else ():
+            z[half == k] = V[half == k][:, j] @ np.linalg.solve(gram[k][np.ix_(j, j)] + 1e-4 * n * np.eye(len(j)), to_won[k][j])
+        return z
+
     blank = {c: frame[c].isna().to_numpy(float) for c in frame}
     alone = {c: auc_within(b, won) if 0.01 < b.mean() < 0.99 else (0.5, 0.0) for c, b in blank.items()}
-    even = [c for c, (a, se) in alone.items() if abs(a - 0.5) < 0.03 + se and not c.endswith("_not_chosen")]  # a placeholder's trace is part of how a field is filled
-    fine = [c for c in frame if heard[c].verdict == "fine"]
-    for c in still:
+    uneven = {c for c, (a, se) in alone.items() if abs(a - 0.5) >= 0.03 + se}
+    even = [c for c in frame if c not in uneven and not c.endswith("_not_chosen")]  # a placeholder's trace is part of how a field is filled
+    for c in uneven.intersection(still):
+        z = foretold([k for k in even if heard[k].verdict == "fine" and k not in blocks[c]])
+        a, se = auc_within(blank[c], won, _tenths(z, 20))
+        heard[c].numbers |= {"blank_auc": 0.5 + abs(alone[c][0] - 0.5), "blank_beyond": 0.5 + abs(a - 0.5)}
+        heard[c].accuse(abs(a - 0.5) - SURE * se, (0.05, 0.2), f"whether it is filled tells the outcome beyond what is known otherwise: {1 - blank[c][won].mean():.0%} of won and "
+                        f"{1 - blank[c][~won].mean():.0%} of lost records hold a value (AUC {0.5 + abs(a - 0.5):.2f} among records that look alike)")
+    for c in sorted(still, key=lambda c: -heard[c].numbers["auc"]):
         h, me = heard[c], inside[c][0]
-        others = [k for k in fine if k != c and k not in blocks[c]]
-        if abs(alone[c][0] - 0.5) >= 0.03 + alone[c][1]:
-            z = _foretold(V, gram, to_won, [i for k in others if k in even for i in inside[k]])
-            a, se = auc_within(blank[c], won, _tenths(z, 20))
-            h.numbers |= {"blank_auc": 0.5 + abs(alone[c][0] - 0.5), "blank_beyond": 0.5 + abs(a - 0.5)}
-            h.accuse(abs(a - 0.5) - SURE * se, (0.05, 0.2), f"whether it is filled tells the outcome beyond what is known otherwise: {1 - blank[c][won].mean():.0%} of won and "
-                     f"{1 - blank[c][~won].mean():.0%} of lost records hold a value (AUC {0.5 + abs(a - 0.5):.2f} among records that look alike)")
+        others = [k for k in frame if heard[k].verdict == "fine" and k != c and k not in blocks[c]]
         j = [i for k in others for i in inside[k]]
-        free, total = n - len(j) - 2, within[me, me]
-        if h.numbers["auc"] - SURE * (h.numbers["auc_high"] - h.numbers["auc"]) / 1.96 < 0.65 or not j or free < 1 or total < 1e-9:
+        free, total, low = n - len(j) - 2, within[me, me], h.numbers["auc"] - SURE * h.numbers["auc_se"]
+        if low < 0.6 or not j or free < 1 or total < 1e-9:
             continue
         r2 = float(within[me, j] @ np.linalg.solve(within[np.ix_(j, j)] + 1e-6 * n * np.eye(len(j)), within[j, me]) / total)
-        h.numbers["tied"] = float(f_distribution.sf(r2 / len(j) / max(1 - r2, 1e-9) * free, len(j), free))
-        z = _foretold(V, gram, to_won, j)
-        seen = z.std() > 0 < X[:, me].std() and abs(np.corrcoef(X[:, me], won)[0, 1] * np.corrcoef(z, won)[0, 1]) * np.sqrt(n) > 5
-        if h.numbers["tied"] > 0.01 and seen:
-            h.accuse(1.0, (0.5, 2.0), f"it tells the outcome (AUC {h.numbers['auc']:.2f}) and yet nothing but the outcome ties it to the other fields, as if it were written from it")
-        elif h.numbers["tied"] < 1e-4:
-            h.defence.append("it is tied to other fields also among records of one outcome, as a cause would be")
-
-
-def _foretold(V: np.ndarray, gram: np.ndarray, to_won: np.ndarray, j: list[int]) -> np.ndarray:
-    """The outcome as columns `j` foretell it by least squares."""
-    weight = np.zeros(V.shape[1])
-    weight[j] = np.linalg.solve(gram[np.ix_(j, j)] + 1e-6 * len(V) * np.eye(len(j)), to_won[j])
-    return V @ weight
+        tied, z = float(f_distribution.sf(r2 / len(j) / max(1 - r2, 1e-9) * free, len(j), free)), foretold(others)
+        inner = z - np.where(won, z[won].mean(), z[~won].mean())
+        common = float(W[:, me] @ inner / np.sqrt(total * max(inner @ inner, 1e-9) / n))  # standard errors; below 0 for a cause of its own
+        due = float(V[:, me] @ y * (z @ y) / (y @ y) / np.sqrt(max((V[:, me] ** 2).sum() * ((z - z.mean()) ** 2).sum(), 1e-9) / n))
+        together = auc_within(z, won)[0]
+        h.numbers |= {"tied": tied, "common": common, "due": due, "together": together}
+        if tied > 0.001 and abs(common) < 3 and (due > 4 and common > -due / 2 or h.numbers["auc"] - 2 * h.numbers["auc_se"] > max(together, 0.5)):
+            h.accuse(1.0, (0.5, 2.0), f"it tells the outcome (AUC {h.numbers['auc']:.2f}; all others together {together:.2f}), yet nothing but the outcome ties it to the other fields, as if it were written from it")
+        elif common > 4:
+            h.defence.append("it goes with the other fields also among records of one outcome, as a cause would")
 
 
 def _blocks(frame: pd.DataFrame) -> dict[str, list[str]]:
@@ -282,7 +289,9 @@ def leak_court(lake, spine: Snapshots, *, seed: int = 7) -> pd.DataFrame:
 
 
 def _hear(lake, spine: Snapshots, heard: dict[str, Hearing], stored: list[str], records: pd.DataFrame, seen: pd.DataFrame, closed: pd.Index, won: np.ndarray) -> None:
-    now = lake.read(spine.entity, spine.as_of, columns=["id", *stored]).set_index("id").reindex(records.index)
+    at = f"TIMESTAMP '{spine.as_of}'"  # the version that stands, of records deleted since too: a converted lead may vanish
+    now = lake.sql(f"select id, {', '.join(stored)} from (select {lake.masked_columns(spine.entity, at, lake.fields())} from {spine.entity}_versions where valid_from <= {at} and (valid_to is null or valid_to > {at}))").df()
+    now = now.set_index("id").reindex(records.index)
     ids = pd.DataFrame({"id": closed, "won": won})
     changes = _changes(lake, spine.entity, stored, ids, spine.as_of)
     touched = changes.groupby("field")["touched"].sum()
