@@ -1,7 +1,5 @@
 """The files of an import as rows of their entities: typed, checked, and a finding for each row that is left out or changed."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -42,10 +40,10 @@ class Intake:
         """The entities of the parts, in their order."""
         return list(dict.fromkeys(file.entity for file, _ in self.parts))
 
-    def targets(self, entity: str) -> dict[str, Target]:
-        """Field -> what feeds it; of two files that do, the one that calls it late."""
-        told = [t for file, _ in self.parts for t in file.targets if file.entity == entity and t.field != "id"]
-        return {t.field: t for t in sorted(told, key=lambda t: t.known_at in schema.NEVER_LEARNED)}
+    def fields(self, entity: str) -> list[Target]:
+        """What feeds each field of an entity's table; of two files that do, the one that calls it late."""
+        told = sorted((t for file, _ in self.parts for t in file.targets if file.entity == entity), key=lambda t: t.known_at in schema.NEVER_LEARNED)
+        return [t for name, t in {t.field: t for t in told}.items() if name in self.columns(entity)]
 
     def columns(self, entity: str) -> list[str]:
         """The columns of an entity's table that are fields."""
@@ -97,9 +95,10 @@ class Intake:
         for t in file.targets:
             if t.values and t.type == "text" and t.field != "id":
                 raw = raw_sql(*t.parts)
-                changed = f"from (select {part} as _part, _line, {raw} as old, {mapped(raw, t.values)} as new from {table.name}) where new is distinct from old"
-                self.tell("'replaced_value'", changed, f"""printf('%s: e.g. ''%s'' read as ''%s'', as the mapping says', {quoted(t.column)},
-                    arg_min(old, _line), coalesce(arg_min(new, _line), '(missing)'))""", record="null")
+                read = f"select {part} as _part, _line, {raw} as old, {mapped(raw, t.values)} as new from {table.name}"
+                told = f"""printf('%s: e.g. ''%s'' read as ''%s'', as the mapping says', {quoted(t.column)}, arg_min(old, _line),
+                    coalesce(arg_min(new, _line), '(missing)'))"""
+                self.tell("'replaced_value'", f"from ({read}) where new is distinct from old", told, record="null")
 
     def leave_out_bad(self, entity: str) -> None:
         """Tell and delete bad rows, and those whose key stands already (rows of distinct values without a word)."""
@@ -108,10 +107,10 @@ class Intake:
             from (select id, min(rowid) as first, arg_min(_part, rowid) as part, arg_min(_line, rowid) as line from {entity}
                 where _bad is null group by id having count(*) > 1) f, part own, part other
             where f.id = {entity}.id and f.first < {entity}.rowid and _bad is null and own.part = _part and other.part = f.part""")
-        self.tell("split_part(_bad, '|', 1)", f"from {entity} where _bad <> ''", "substr(_bad, instr(_bad, '|') + 1)",
-                  line="_line", record="id", lost=True)
+        detail = "substr(_bad, instr(_bad, '|') + 1)"
+        self.tell("split_part(_bad, '|', 1)", f"from {entity} where _bad <> ''", detail, line="_line", record="id", lost=True)
         self.database.execute(f"delete from {entity} where _bad is not null")
-        never = [t.field for t in self.targets(entity).values() if t.mark and not self.rows(f"select 1 from {entity} where {t.field} limit 1")]
+        never = [t.field for t in self.fields(entity) if t.mark and not self.rows(f"select 1 from {entity} where {t.field} limit 1")]
         for column in ["_bad", *never]:
             self.database.execute(f"alter table {entity} drop column {column}")
 
@@ -132,7 +131,7 @@ class Intake:
 
     def resolve_references(self, entity: str, lake) -> None:
         """Empty and tell keys that lead to no record of these files or the lake."""
-        for t in self.targets(entity).values():
+        for t in self.fields(entity):
             if t.reference:
                 known = f"select id from {lake.relation_sql(t.reference)} where valid_to is null and deleted_at is null"
                 known += f" union all select id from {t.reference}" if t.reference in self.entities else ""
@@ -159,10 +158,11 @@ def _typed(file: FileMapping, source: str, table: str) -> str:
     texts = [f"{key.clean if key else '_line::varchar'} as key"]
     values, checks = [f"{prefix} || key as id"], [f"when key is null then {quoted(f'missing_key|{key.column if key else key} is empty')}"]
     for n, t in enumerate(t for t in file.targets if t.field != "id"):
+        value = t.typed(f"c{n}")
         texts += [f"{t.clean} as c{n}", f"{raw_sql(*t.parts)} as r{n}"]
-        values.append(f"{f'{prefix} || ' if t.reference else ''}{t.typed(f'c{n}')} as {t.field}")
+        values.append(f"{f'{prefix} || ' if t.reference else ''}{value} as {t.field}")
         if t.type in _BAD and not t.mark:
-            checks.append(f"when c{n} is not null and ({t.typed(f'c{n}')}) is null then {quoted(f'{_BAD[t.type]}|{t.column} = ')} || left(r{n}, 60)")
+            checks.append(f"when c{n} is not null and ({value}) is null then {quoted(f'{_BAD[t.type]}|{t.column} = ')} || left(r{n}, 60)")
     if file.order_by:
         texts.append(f"{raw_sql(file.order_by)} as _order")
         values.append("coalesce(try_cast(_order as bigint), row_number() over (order by try_cast(_order as double), _order, _line)) as created_order")

@@ -200,7 +200,8 @@ def _claim_names(f: Draft) -> None:
                 free.remove(c)
                 break
     dates = [c for c in free if c.kind in _DATES]
-    if len(dates) == 1 and "created_at" in fields and not f.has("created_at") and not any(WORD[w].search(plain(dates[0].name)) for w in ("late", "personal")):
+    doubt = len(dates) != 1 or any(WORD[word].search(plain(dates[0].name)) for word in ("late", "personal"))
+    if "created_at" in fields and not f.has("created_at") and not doubt:
         f.claims[dates[0].name] = "created_at", "QUESTION: the creation? It is the only date left", {}
     plan = next((f.columns[c] for c, (name, *_) in f.claims.items() if name == "closed_at"), None)
     if plan and f.won and f.entity == "deal" and not f.has("close_on") and (opened := plan.evidence(f.won)[0]) > 0.2:
@@ -245,7 +246,10 @@ def _draft_column(f: Draft, c: Column, name: str, why: str, values: dict) -> Non
     options: dict = {"known_at": late or ("" if known_at in ("fixed", "outcome") else "assumed"), "values": values}
     personal = bool(known and known.personal or c.personal or WORD["personal"].search(plain(c.name)) and not known)
     if not known:
-        name, options["type"], options["personal"] = _own_name(f, c.name), c.kind if c.kind != "text" else "", personal
+        name = "x_" + (plain(c.name).replace(" ", "_")[:48] or f"column_{list(f.columns).index(c.name) + 1}")
+        while f.has(name):
+            name += "_2"
+        options |= {"type": c.kind if c.kind != "text" else "", "personal": personal}
     if kind in ("int", "float", "money") and decimal == ",":
         options["decimal"] = decimal
         notes.append("decimal comma")
@@ -258,10 +262,3 @@ def _draft_column(f: Draft, c: Column, name: str, why: str, values: dict) -> Non
         options["format"], reason = _format(f, c)
         notes.append(reason)
     f.put(c.name, name, "; ".join(filter(None, [*notes, f"personal{': ' * bool(c.personal)}{c.personal}" if personal else ""])), **options)
-
-
-def _own_name(f: Draft, column: str) -> str:
-    slug = plain(column).replace(" ", "_")[:48] or f"column_{list(f.columns).index(column) + 1}"
-    while f.has(f"x_{slug}"):
-        slug += "_2"
-    return f"x_{slug}"

@@ -4,8 +4,6 @@ An export shows today's state. A dated record gets a version at its creation wit
 at its close (or at the export) with the rest, so that a read as of an earlier day sees no outcome.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +17,7 @@ from workbench.connect.checked import CLOSES, EVENTS, TIMES, Intake
 from workbench.connect.mapping import Mapping, read_mapping
 from workbench.connect.tables import TextTable, read_text_table
 from workbench.errors import WorkbenchError
-from workbench.rows import FIELD, FINDING, of_source, quoted, rows_of
+from workbench.rows import of_source, quoted, rows_of
 from workbench.schema import NEVER_LEARNED
 
 
@@ -60,14 +58,16 @@ def import_files(lake, mapping_path: str | Path, data_folder: str | Path | None 
         intake.tell_dates(entity)
     exported, first = _dates(lake, intake, at)
     told = intake.database.sql(f"""select {quoted(mapping.source)} as source, file, line, rule, entity, record_id, detail, n
-        from finding join part using (part) order by part, finding.rowid""").to_arrow_table().to_pylist()
-    findings = pd.DataFrame(told, columns=list(FINDING)).astype({"n": "int64"})
-    fields, version = _field_rows(intake), lake.version
+        from finding join part using (part) order by part, finding.rowid""").to_arrow_table()
+    findings = told.to_pandas()
+    fields = [{"source": mapping.source, "entity": entity, "field": t.field, "known_at": t.known_at, "history_from": None, "kind": t.type,
+               "meaning": t.meaning, "personal": t.personal} for entity in intake.entities for t in intake.fields(entity)]
+    version = lake.version
     with lake.writer():
         known = rows_of(lake.relation_sql("field"))
-        if not all({c: row.get(c) for c in FIELD} in known for row in fields):
+        if not all(row in known for row in fields):
             lake.set_fields(fields)
-        if told != rows_of(f"{lake.relation_sql('finding')} where source = {quoted(mapping.source)}"):
+        if told.to_pylist() != rows_of(f"{lake.relation_sql('finding')} where source = {quoted(mapping.source)}"):
             lake.clear_findings(mapping.source)
             lake.add_findings(findings)
         for entity in intake.entities:
@@ -102,7 +102,7 @@ def _read_parts(mapping: Mapping, folder: Path, say: Callable[[str], None]) -> I
 
 
 def _dates(lake, intake: Intake, at: datetime) -> tuple[datetime, datetime]:
-    """(the instant that the export shows, the first that it tells of); an undated export that tells nothing new is of the same instant as before."""
+    """(the instant that the export shows, the first that it tells of); an undated one that tells nothing new is as old as before."""
     times = {e: intake.known(e, f"{', '.join(TIMES)}, null::timestamp") for e in intake.entities}
     spans = [f"select min(least({t})) as a, max(greatest({t})) as b from {e}" for e, t in times.items()]
     first, last = intake.rows(f"select min(a), date_trunc('day', max(b)) + interval 1 day - interval 1 second from ({' union all '.join(spans)})")[0]
@@ -113,12 +113,6 @@ def _dates(lake, intake: Intake, at: datetime) -> tuple[datetime, datetime]:
         if pd.notna(before) and not any(_news(lake, intake, e, before, before)[0].num_rows for e in intake.entities):
             exported = before.to_pydatetime()
     return exported, min(first or exported, exported)
-
-
-def _field_rows(intake: Intake) -> list[dict]:
-    """Rows of table `field`: how each mapped field, and each flag of its placeholders, is known."""
-    return [{"source": intake.mapping.source, "entity": entity, "field": t.field, "known_at": t.known_at, "kind": t.type, "meaning": t.meaning,
-             "personal": t.personal} for entity in intake.entities for t in intake.targets(entity).values() if t.field in intake.columns(entity)]
 
 
 def _news(lake, intake: Intake, entity: str, exported: datetime, first: datetime) -> tuple[pa.Table, pa.Table]:
@@ -142,11 +136,9 @@ def _news(lake, intake: Intake, entity: str, exported: datetime, first: datetime
 
 def _versions(intake: Intake, entity: str, exported: datetime, undated: datetime) -> str:
     """SQL of one or two versions a record: at creation without what came later, and at the close or the export with it."""
-    columns = intake.columns(entity)
-    late = [t.field for t in intake.targets(entity).values() if t.known_at in NEVER_LEARNED and t.field in columns]
+    late = [t.field for t in intake.fields(entity) if t.known_at in NEVER_LEARNED]
     told = " or ".join(f"{c} is not null" for c in late) or "false"
     return f"""with timed as (select * exclude (_part, _line), coalesce({intake.known(entity, ', '.join(TIMES))}, TIMESTAMP '{undated}') as born,
             coalesce({intake.known(entity, ', '.join(CLOSES))}, case when {told} then TIMESTAMP '{exported}' end) as ends from {entity})
-        select * exclude (born, ends), born as valid_from from timed where ends is null or ends <= born
-        union all by name select * exclude (born, ends), ends as valid_from from timed where ends > born
+        select * exclude (born, ends), greatest(born, ends) as valid_from from timed
         union all by name select * exclude ({', '.join(['born', 'ends', *late])}), born as valid_from from timed where ends > born"""

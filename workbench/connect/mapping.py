@@ -1,7 +1,5 @@
 """A mapping: which column of which file is which field, when it became known, and which values mean what (docs/mapping.md)."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import tomllib

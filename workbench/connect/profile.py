@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib import resources
 
 from workbench.connect.mapping import NO, YES, Target, mapped
-from workbench.connect.tables import TextTable, column_sql, raw_sql
+from workbench.connect.tables import TextTable, raw_sql
 from workbench.rows import quoted
 
 SAMPLE = 100_000
@@ -70,7 +70,8 @@ class Column:
     """
 
     def __init__(self, table: TextTable, name: str, parts: Iterable[str] = ()):
-        self.table, self.name, self.raw, self.kind, self.decimal, self.personal = table, name, raw_sql(*(parts or [name])), "text", "", ""
+        self.table, self.name, self.raw = table, name, raw_sql(*(parts or [name]))
+        self.kind, self.decimal, self.personal = "text", "", ""
         self.formats: tuple[str, ...] = ()
         self.other: tuple[str, ...] = ()
         table.connection.execute(f"create or replace temp table v as select {self.raw} as v, count(*) as n from {table.name} group by 1")
@@ -115,8 +116,10 @@ class Column:
         if not re.search(r"\d\D+\d|\d{8}", self.values[0][0]):
             return []
         days = [(order, [day + time for time in NAMES["times"]]) for order, some in NAMES["formats"].items() for day in some]
-        counts = [f"count(*) filter (where year(try_strptime(v, {quoted(f)})) between 1900 and 2200) as {column_sql(f)}" for _, some in days for f in some]
-        hits = self.table.connection.sql(f"select {', '.join(counts)} from (select v from s order by hash(v) limit 300)").to_arrow_table().to_pylist()[0]
+        every = [f for _, some in days for f in some]
+        counts = [f"count(*) filter (where year(try_strptime(v, {quoted(f)})) between 1900 and 2200)" for f in every]
+        found = self.table.rows(f"select {', '.join(counts)} from (select v from s order by hash(v) limit 300)")[0]
+        hits = dict(zip(every, found, strict=True))
         fitting: dict[str, tuple[str, ...]] = {}
         for order, some in days:
             used = sorted((f for f in some if hits[f]), key=lambda f: -hits[f])
@@ -127,18 +130,14 @@ class Column:
         return list(fitting.values())[:1]
 
     def _find_person(self) -> None:
-        def most(pattern: str, share: float) -> bool:
-            return self._share(f"regexp_full_match(v, {quoted(pattern)})") > share
-
-        name, some = self.name.lower(), self.distinct > 0.5 * self.filled
-        if most(r"[^@\s]+@[^@\s]+\.[^@\s.]+", 0.5):
-            self.personal = "e-mail addresses"
-        elif (self.kind in ("text", "int") and some and most(r"(\+|00|\()?[0-9][0-9 ()./-]{6,}[0-9](\s*(x|ext\.?)\s*[0-9]+)?", 0.8)
-              and (WORD["phone"].search(name) or not most("[0-9]+", 0.5))):
-            self.personal = "phone numbers"
-        elif (self.kind == "text" and self.distinct > 20 and WORD["person"].search(name)
-              and most(r"\p{Lu}[\p{L}'.-]+( \p{L}\.)?( \p{Lu}[\p{L}'.-]+){1,2}", 0.7)):
-            self.personal = "person names"
+        name, numbers = self.name.lower(), self.kind in ("text", "int") and self.distinct > 0.5 * self.filled
+        kinds = (("e-mail addresses", True, r"[^@\s]+@[^@\s]+\.[^@\s.]+", 0.5),
+                 ("phone numbers", numbers and (WORD["phone"].search(name) or self._share("regexp_full_match(v, '[0-9]+')") <= 0.5),
+                  r"(\+|00|\()?[0-9][0-9 ()./-]{6,}[0-9](\s*(x|ext\.?)\s*[0-9]+)?", 0.8),
+                 ("person names", self.kind == "text" and self.distinct > 20 and WORD["person"].search(name),
+                  r"\p{Lu}[\p{L}'.-]+( \p{L}\.)?( \p{Lu}[\p{L}'.-]+){1,2}", 0.7))
+        found = (what for what, may, pattern, share in kinds if may and self._share(f"regexp_full_match(v, {quoted(pattern)})") > share)
+        self.personal = next(found, "")
 
     def evidence(self, won: str) -> tuple[float, str, str]:
         """(share of the open rows that are filled, known_at, why) by what the column tells of `won` (SQL; null = open): see evidence.sql."""

@@ -1,7 +1,5 @@
 """Any plain table as text: CSV (any delimiter and encoding, gzip), Excel, Parquet, with its unreadable lines told."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import gzip
@@ -19,7 +17,6 @@ import pyarrow as pa
 from workbench.errors import WorkbenchError
 from workbench.rows import quoted, scratch
 
-_DELIMITERS = ",;\t|"
 _BATCH, _SHOWN = 20_000, 120
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -52,10 +49,6 @@ def read_text_table(path: str | Path, delimiter: str = "", encoding: str = "", s
                     connection: duckdb.DuckDBPyConnection | None = None, name: str = "raw") -> TextTable:
     """Read one file into table `name`; ragged or undecodable lines become findings, never a crash."""
     path, table = Path(path), TextTable(connection or text_database(), name, [], [])
-    try:
-        codecs.lookup(encoding or "utf-8")
-    except LookupError:
-        raise WorkbenchError(f"{path.name}: encoding {encoding!r} is unknown.", fix="Write utf-8, cp1252, utf-16 ..., or leave it out.") from None
     try:
         if path.suffix.lower() in (".xlsx", ".xlsm"):
             _store(table, path, _excel_rows(path, sheet))
@@ -109,8 +102,11 @@ def _excel_rows(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _store_csv(table: TextTable, path: Path, delimiter: str, encoding: str) -> None:
-    encoding = encoding or _encoding(path, table.findings)
-    if utf_8 := codecs.lookup(encoding).name.startswith("utf-8"):
+    try:
+        encoding = codecs.lookup(encoding or _encoding(path, table.findings)).name
+    except LookupError:
+        raise WorkbenchError(f"{path.name}: encoding {encoding!r} is unknown.", fix="Write utf-8, cp1252, utf-16 ..., or leave it out.") from None
+    if utf_8 := encoding in ("utf-8", "utf-8-sig"):
         encoding = "utf-8-sig"  # whether or not a mark begins it
     delimiter = delimiter or _delimiter(_lines(path, encoding))
     if not (utf_8 and _store_sound_csv(table, path, delimiter)):
@@ -155,12 +151,8 @@ def _encoding(path: Path, findings: list[dict]) -> str:
 def _delimiter(lines: Iterable[str]) -> str:
     """The delimiter that splits the header and the first lines alike into the most columns."""
     first = list(islice(lines, 50))
-
-    def columns(delimiter: str) -> float:
-        widths = [len(row) for row in csv.reader(first, delimiter=delimiter) if row]
-        return widths[0] * sum(w == widths[0] for w in widths) / len(widths) if widths else 0
-
-    return max(_DELIMITERS, key=columns)
+    widths = {d: [len(row) for row in csv.reader(first, delimiter=d) if row] or [0] for d in ",;\t|"}
+    return max(widths, key=lambda d: widths[d][0] * widths[d].count(widths[d][0]) / len(widths[d]))
 
 
 def _records(lines: Iterable[str], delimiter: str, findings: list[dict]) -> Iterator[tuple[int, list[str]]]:
