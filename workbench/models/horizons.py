@@ -79,17 +79,16 @@ def consistent(chances: pd.DataFrame, main: str) -> pd.DataFrame:
     return pd.DataFrame(np.hstack([earlier, np.maximum.accumulate(values[:, at:], axis=1)[:, 1:]]), index=chances.index, columns=chances.columns)
 
 
-def ordered_trial(told: pd.DataFrame, spine: Snapshots, model: str, seed: int = 7) -> pd.DataFrame:
+def ordered_trial(told: pd.DataFrame, spine: Snapshots, judged: ladder.Evaluation, seed: int = 7) -> pd.DataFrame:
     """Two rows for an export without dates, about drift: the model judged in folds of any order, and learned from the first 70 % by the running number
     (created_order) and judged on the rest: n, base_rate, auc, log_loss, base_log_loss, ece, ece_perfect. Empty where rows have dates, or no order."""
-    columns = ["order", "n", "base_rate", "auc", "log_loss", "base_log_loss", "ece", "ece_perfect"]
-    if spine.evaluation == "time" or told["order"].nunique() < 0.9 * len(told):
-        return pd.DataFrame(columns=columns)
-    out, rungs = [], tuple(r for r in RUNGS if r.name in (BaseRate.name, model))
-    for words, how in (("any order, five folds", "grouped"), ("learned from the first 70 %, judged on the rest", "time")):
-        frame = told.assign(as_of=pd.Timestamp(0) + pd.to_timedelta(told["order"], "D"))
-        found = ladder.evaluate(frame, spine.features, evaluation=how, horizon_days=0, seed=seed, rungs=rungs)
+    trials = []
+    if spine.evaluation != "time" and told["order"].nunique() >= 0.9 * len(told):
+        frame, rungs = told.assign(as_of=pd.Timestamp(0) + pd.to_timedelta(told["order"], "D")), tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model))
+        trials = [("any order, five folds", judged), ("learned from the first 70 %, judged on the rest", ladder.evaluate(frame, spine.features, evaluation="time", horizon_days=0, seed=seed, rungs=rungs))]
+    out = []
+    for words, found in trials:
         if len(found.ladder):
-            y, p = found.rows["y"].to_numpy(), found.rows[model].to_numpy()
-            out.append((words, len(y), y.mean(), *found.ladder[["auc", "log_loss"]].iloc[-1], found.ladder["log_loss"].iloc[0], calibration_error(y, p), perfect_calibration_error(p, np.arange(len(y)))[1]))
-    return pd.DataFrame(out, columns=columns)
+            y, p, row = found.rows["y"].to_numpy(), found.rows[judged.model].to_numpy(), found.ladder.set_index("model")
+            out.append((words, len(y), y.mean(), *row.loc[judged.model, ["auc", "log_loss"]], row.loc[BaseRate.name, "log_loss"], calibration_error(y, p), perfect_calibration_error(p, np.arange(len(y)))[1]))
+    return pd.DataFrame(out, columns=["order", "n", "base_rate", "auc", "log_loss", "base_log_loss", "ece", "ece_perfect"])

@@ -146,7 +146,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     numbers, shown = _numbers(told, judged, rows), rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
     say("weighing the accused fields")
     trial = _trial(lake, with_accused, told, judged, accused, seed)
-    drift = ordered_trial(told, spine, judged.model, seed) if judged.verdict == "usable" else pd.DataFrame()
+    drift = ordered_trial(told, spine, judged, seed) if judged.verdict == "usable" else pd.DataFrame()
     scorer = _fitted(told, spine, judged, seed) if judged.verdict == "usable" else None
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     say("scoring other horizons")
@@ -207,11 +207,10 @@ def _trial(lake, spine: Snapshots, told: pd.DataFrame, judged: ladder.Evaluation
         return pd.DataFrame(columns=["fields", "n_fields", "auc", "log_loss"])
     features, late = [c for c in spine.features if c in told], [c for c in accused["field"] if c not in spine.features]
     frame = told.join(lake.read(spine.entity, spine.as_of, columns=["id", *late]).set_index("id"), on="id") if late else told
-    out, named = [], [*accused["field"]]
-    for words, fields in (("without the accused", [c for c in features if c not in named]), ("with the accused", [*(c for c in features if c not in named), *named])):
-        found = ladder.evaluate(frame, fields, evaluation=spine.evaluation, horizon_days=spine.horizon_days, seed=seed, rungs=(BaseRate, Boosted)).ladder
-        out.append((words, len(fields), *found.loc[1, ["auc", "log_loss"]]) if len(found) else (words, len(fields), np.nan, np.nan))
-    return pd.DataFrame(out, columns=["fields", "n_fields", "auc", "log_loss"])
+    fields, plain = [*(c for c in features if c not in set(accused["field"])), *accused["field"]], judged.ladder.set_index("model").loc[Boosted.name]
+    careless = ladder.evaluate(frame, fields, evaluation=spine.evaluation, horizon_days=spine.horizon_days, seed=seed, rungs=(BaseRate, Boosted)).ladder.set_index("model").loc[Boosted.name]
+    return pd.DataFrame([("without the accused", len(fields) - len(accused), plain["auc"], plain["log_loss"]), ("with the accused", len(fields), careless["auc"], careless["log_loss"])],
+                        columns=["fields", "n_fields", "auc", "log_loss"])
 
 
 def _entity(lake, as_of: datetime, source: str | None) -> tuple[str, list[str]]:
