@@ -222,6 +222,13 @@ def test_figures_are_drawn_and_empty_ones_say_so(demo, tmp_path):
         assert p.trust_points(s, spells) and p.next_steps(s, spells, b.early_signs(s), p.leakage(spells)).startswith("- ")
 
 
+def test_the_name_of_a_stage_is_never_markup(tmp_path):
+    rows = [r | {"status": r["status"].replace("New", "<b>[x](y)*`\n#")} for r in HISTORY]
+    spells = p.stage_spells(stories(lake_of(tmp_path, rows), as_of=day(100)))
+    said = p.stage_sentence(spells, p.leakage(spells), p.stage_dwell(spells))
+    assert r"\<b\>\[x\]\(y\)\*\` \#" in said and "<b>" not in said
+
+
 @pytest.mark.skipif(not REAL, reason="set WORKBENCH_REAL_DATA to the folder of the public data sets")
 def test_the_hardware_sellers_stages_are_refused(tmp_path):
     from workbench.connect.files import import_files

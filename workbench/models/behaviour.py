@@ -28,13 +28,11 @@ CONVERTED, DEAD = 1, 2  # causes of an end; 0 = still open
 Z, FALSE_SHARE, DAY = 1.96, 0.05, pd.Timedelta(days=1)
 AT, SILENCES, WITHIN = (7, 14, 30, 60, 90, 180, 365), (1, 3, 7, 14, 30), (1, 3, 7)
 WHO = {"out": "they answer us", "in": "we answer them", "next": "we touch again"}
-SIGNS = ["what", "n", "n_with", "rate_with_share", "rate_without_share", "difference", "low", "high", "p", "q", "holds"]
 
 
 def question(name: str, **words: Any) -> str:
     """A section of funnel.sql."""
-    text = resources.files("workbench.models").joinpath("funnel.sql").read_text(encoding="utf-8")
-    return text.split(f"-- section {name}\n")[1].split("-- section ")[0].format(**words)
+    return resources.files("workbench.models").joinpath("funnel.sql").read_text(encoding="utf-8").split(f"-- section {name}\n")[1].split("-- section ")[0].format(**words)
 
 
 @dataclass
@@ -81,7 +79,6 @@ def incidence(days: Any, cause: Any, *, of: tuple[int, ...] = (CONVERTED,), at: 
     """Share that ended by one of the causes `of` within each of `at` days, the others competing, 0 censored (Aalen-Johansen): at, share, low, high, n_at_risk.
     95 % intervals pointwise: delta-method variance of Greenwood's type (E. Marubini, M. Valsecchi, Analysing Survival Data, 1995, ch. 10), times rows / `n_records`,
     on the complementary log-log scale; Wilson's where nobody or everybody ended. Unknown after the longest time seen. With one cause: one minus Kaplan-Meier.
-
     >>> incidence([1, 2, 3, 4], [1, 2, 0, 1], at=[2, 4])["share"].tolist()  # 1/4; then all of the half that is left
     [0.25, 0.75]
     """
@@ -134,10 +131,8 @@ def time_to_outcome(s: Stories, *, groups: pd.Series | None = None, at: Any = AT
 def touches(s: Stories, spine: pd.DataFrame) -> duckdb.DuckDBPyConnection:
     """A connection with table touch: spine_row, day (since creation, of the event), kind, way (in, out; both = a meeting), as known at each row's as_of, and told = `spine`.
     Calls, e-mails, meetings and other talk that took place (activity kind, direction, is_done); no web visits, tasks or notes."""
-    connection = as_of_connection(s.lake, s.entity, spine, [], "")
-    connection.register("told", spine.reset_index(drop=True).reset_index(names="spine_row"))
-    connection.execute(question("touch"))
-    return connection
+    told = spine.reset_index(drop=True).reset_index(names="spine_row")
+    return as_of_connection(s.lake, s.entity, spine, [], "").register("told", told).execute(question("touch"))
 
 
 def landmark(s: Stories, by_day: float, horizon_days: float) -> pd.DataFrame:
@@ -150,8 +145,7 @@ def landmark(s: Stories, by_day: float, horizon_days: float) -> pd.DataFrame:
 
 def first_touch(s: Stories, *, by_day: int = 7, horizon_days: int = 90) -> pd.DataFrame:
     """What came of those open at day `by_day` by the kind and by the delay of their first touch until then: by, first_touch, n, n_converted, hours (median), share, low, high."""
-    found = touches(s, landmark(s, by_day, horizon_days)).sql(question("first_rates", first=question("first")))
-    return with_wilson(found.df(), "n_converted", "n", "n")
+    return with_wilson(touches(s, landmark(s, by_day, horizon_days)).sql(question("first_rates", first=question("first"))).df(), "n_converted", "n", "n")
 
 
 def delays(s: Stories) -> pd.DataFrame:
@@ -177,8 +171,7 @@ def silences(s: Stories, *, window_days: int = 30, later: float = 0.3) -> pd.Dat
 
 def cadence(s: Stories, *, weeks: int = 12) -> pd.DataFrame:
     """Our touches (out, and meetings) in each week since creation of those open when it began: week, n_open, touches (a record and open week), n_untouched, their share, low, high."""
-    rows = s.talk.sql(question("cadence", weeks=weeks)).df()
-    return with_wilson(rows, "n_untouched", "n_open", "n_open")
+    return with_wilson(s.talk.sql(question("cadence", weeks=weeks)).df(), "n_untouched", "n_open", "n_open")
 
 
 def early_signs(s: Stories, *, by_day: int = 14, horizon_days: int = 90) -> pd.DataFrame:
@@ -195,10 +188,9 @@ def early_signs(s: Stories, *, by_day: int = 14, horizon_days: int = 90) -> pd.D
 
 
 def claims(signs: pd.DataFrame, event: np.ndarray, stratum: np.ndarray) -> pd.DataFrame:
-    """Each sign (a column of 0, 1, and nan where it could not be, a row a record) against the event, within strata of records alike (month of creation): SIGNS, surest first.
-    difference = Mantel-Haenszel's, with T. Sato's 95 % interval (Biometrics 1989); p by Cochran-Mantel-Haenszel's test, without correction, where N. Mantel and
-    J. Fleiss's criterion (Am. J. Epidemiology 1980) allows it; q by Benjamini-Yekutieli over all tests made, since signs of the same records depend on each other
-    in any way; holds = q of 5 % or less."""
+    """Each sign (a column of 0, 1, and nan where it could not be) against the event within strata of records alike, surest first: columns what to holds; n of comparable strata.
+    difference = Mantel-Haenszel's with T. Sato's 95 % interval (Biometrics 1989); p by Cochran-Mantel-Haenszel's test, uncorrected, where N. Mantel and J. Fleiss's
+    criterion (Am. J. Epidemiology 1980) allows it; q by Benjamini-Yekutieli, since signs of the same records depend on each other in any way; holds = q of 5 % or less."""
     out, (_, strata) = [], np.unique(stratum, return_inverse=True)
     for what, known in ((what, signs[what].notna().to_numpy()) for what in signs):
         x, y, code = signs[what].to_numpy()[known] == 1, event[known], strata[known]
@@ -210,9 +202,8 @@ def claims(signs: pd.DataFrame, event: np.ndarray, stratum: np.ndarray) -> pd.Da
         if min(expected - least, most - expected) >= 5:
             diff, spread = ((a * n0 - b * n1) / n).sum() / weight, np.sqrt((n1 * n0 * m * (n - m) / (n**2 * np.maximum(n - 1, 1))).sum())
             var = diff * ((n1**2 * b - n0**2 * a + n1 * n0 * (n0 - n1) / 2) / n**2).sum() + ((a * (n0 - b) + b * (n1 - a)) / (2 * n)).sum()
-            half = Z * np.sqrt(max(var, 0)) / weight
-            out.append((what, len(x), int(x.sum()), y[x].mean(), y[~x].mean(), diff, diff - half, diff + half, 2 * norm.sf(abs(a.sum() - expected) / spread)))
-    frame = pd.DataFrame(out, columns=SIGNS[:-2])
+            out.append((what, len(x), int(x.sum()), y[x].mean(), y[~x].mean(), diff, *(diff + side * Z * np.sqrt(max(var, 0)) / weight for side in (-1, 1)), 2 * norm.sf(abs(a.sum() - expected) / spread)))
+    frame = pd.DataFrame(out, columns=["what", "n", "n_with", "rate_with_share", "rate_without_share", "difference", "low", "high", "p"])
     frame["q"] = false_discovery_control(frame["p"].astype(float), method="by") if out else np.nan
     return frame.assign(holds=frame["q"] <= FALSE_SHARE).sort_values(["p", "what"], ignore_index=True)
 
@@ -236,8 +227,8 @@ def touch_sentence(s: Stories, first: pd.DataFrame) -> str:
     rows = first[first["by"] == "delay"]
     if rows.empty:
         return s.why or f"No call, e-mail or meeting is recorded with the {s.entity}s that could be followed, so nothing can be said of touches, answers and cadence."
-    none = rows.loc[rows["first_touch"] == "none by then", "n"].sum()
-    return f"{none:,} of {rows['n'].sum():,} {s.entity}s had none by then ({none / rows['n'].sum():.0%}). Where intervals overlap, chance may have made the difference; who is touched first is no accident.".replace("%)", " %)")
+    none, n = rows.loc[rows["first_touch"] == "none by then", "n"].sum(), rows["n"].sum()
+    return f"{none:,} of {n:,} {s.entity}s had none by then ({none / n:.0%}). Where intervals overlap, chance may have made the difference; who is touched first is no accident.".replace("%)", " %)")
 
 
 def talk_sentence(s: Stories, waits: pd.DataFrame, quiet: pd.DataFrame) -> str:
@@ -245,8 +236,7 @@ def talk_sentence(s: Stories, waits: pd.DataFrame, quiet: pd.DataFrame) -> str:
     if waits.empty:
         return s.why or f"No message with a direction is recorded with these {s.entity}s."
     told = [f"{r.who}: {r.within_1_day_share:.0%} within a day, {r.within_7_days_share:.0%} within a week (n = {r.n:,} of {r.n_records:,} {s.entity}s)" for r in waits.itertuples()]
-    off = int((~quiet["calibrated"].astype(bool)).sum())
-    held = f" Of the {len(quiet)} rates of silence {len(quiet) - off} were met by the later messages, within chance." if len(quiet) else " There are too few messages to say how silences end."
+    held = f" Of the {len(quiet)} rates of silence {quiet['calibrated'].sum()} were met by the later messages, within chance." if len(quiet) else " There are too few messages to say how silences end."
     return ("; ".join(told) + ".").replace("%", " %").capitalize() + held
 
 
@@ -254,7 +244,6 @@ def signs_sentence(s: Stories, signs: pd.DataFrame) -> str:
     """The claims that hold, or that none does; columns of `early_signs`."""
     if signs.empty:
         return s.why or f"Too few {s.entity}s could be followed, or too little is recorded of their first days, to look for early signs."
-    n, held = len(signs), signs[signs["holds"]]
-    others = f" The other {n - len(held)} signs looked at tell nothing that chance does not: {', '.join(signs.loc[~signs['holds'], 'what'])}." if len(held) < n else ""
-    head = f"**{len(held)} of {n} signs hold**" if len(held) else f"**None of {n} signs holds.**"
-    return f"{head}{', at a false-discovery rate of 5 % or less: what is seen early goes with the outcome among records of the same age and month; that it causes it is not shown.' * bool(len(held))}{others}"
+    held, rest = signs["what"][signs["holds"]], signs["what"][~signs["holds"]]
+    head = f"**{len(held) or 'None'} of {len(signs)} signs hold{'s' * (len(held) < 2)}**, at a false-discovery rate of 5 % or less" + ": they go with the outcome among records of the same age and month of creation; that they cause it is not shown" * bool(len(held))
+    return head + "." + f" Chance may have made the others: {', '.join(rest)}." * bool(len(rest))

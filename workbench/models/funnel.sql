@@ -100,7 +100,8 @@ from spell group by all order by {cohort} avg(k), stage
 
 -- section velocity
 -- Grain: one row a whole month from the start on. The interval of the median: order statistics, binomial with the normal approximation, for six or more.
-with month as (select unnest(range(date_trunc('month', {start}) + interval 1 month, date_trunc('month', {now} + interval 1 second), interval 1 month)) as month_on),
+with month as (select unnest(range(date_trunc('month', start) + interval 1 month, date_trunc('month', {now} + interval 1 second), interval 1 month)) as month_on
+    from (select min(created_at) + to_microseconds((86400e6 * quantile_cont(days, .9) filter (where cause = 1))::bigint) as start from stories)),
 won as (select date_trunc('month', end_at) as month_on, list(days order by days) as d from stories where cause = 1 group by all),
 created as (select date_trunc('month', created_at) as month_on, count(*) as n_created from stories group by all)
 select month_on, coalesce(n_created, 0) as n_created, coalesce(len(d), 0) as n_converted, list_median(d) as median_days,

@@ -20,9 +20,8 @@ def plot_time_to_outcome(times: pd.DataFrame) -> go.Figure:
 
 def plot_shares(rows: pd.DataFrame, label: str, value: str = "share", low: str = "low", high: str = "high", *, n: str = "n", title: str = "share", ticks: str = ".0%") -> go.Figure:
     """`value` of each row with its interval, one line a row in the order given; a line at 0 where values fall on both sides. Rows that hold=False are pale."""
-    names = rows[label].astype(str).str.slice(0, 44)
-    dark = rows["holds"].astype(bool) if "holds" in rows else pd.Series(True, rows.index)
-    figure = go.Figure(go.Scatter(x=rows[value], y=names, mode="markers", marker={"size": 9, "color": [INK if d else SOFT for d in dark]}, error_x=_error(rows, value, low, high) | {"color": BLUE},
+    names, colors = rows[label].astype(str).str.slice(0, 44), [INK if dark else SOFT for dark in rows.get("holds", [True] * len(rows))]
+    figure = go.Figure(go.Scatter(x=rows[value], y=names, mode="markers", marker={"size": 9, "color": colors}, error_x=_error(rows, value, low, high) | {"color": BLUE},
                                   customdata=rows[[n, low, high]], hovertemplate=f"%{{y}}: %{{x:{ticks}}} (%{{customdata[1]:{ticks}}} to %{{customdata[2]:{ticks}}}; n = %{{customdata[0]:,}})<extra></extra>"))
     if len(rows) and rows[low].min() < 0:
         figure.add_vline(x=0, line_color="#6b7785")
@@ -54,5 +53,4 @@ def plot_velocity(months: pd.DataFrame) -> go.Figure:
     """Conversions a month (bars) and the median days that they took (line, right axis); columns of `velocity`."""
     figure = go.Figure(go.Bar(x=months["month_on"], y=months["n_converted"], name="conversions", marker_color=SOFT, hovertemplate="%{x|%b %Y}: %{y:,}<extra></extra>"))
     figure.add_scatter(x=months["month_on"], y=months["median_days"], name="median days (right)", yaxis="y2", mode="lines", line={"color": INK}, hovertemplate="%{x|%b %Y}: %{y:.0f} days<extra></extra>")
-    figure = _dressed(figure, len(months), 400, "", None, "%b %Y")
-    return figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": True, "tickformat": ".0f"})
+    return _dressed(figure, len(months), 400, "", None, "%b %Y").update_layout(yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": True, "tickformat": ".0f"})
