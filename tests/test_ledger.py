@@ -56,7 +56,13 @@ def test_the_same_batch_stands_once_and_what_was_said_first_stays(lake):
     assert scores(lake)["p"].tolist() == [.1, .2]
 
 
-@pytest.mark.parametrize("other", [{"model": "m2"}, {"as_of": days(1)}, {"purpose": "backtest"}, {"source": None}, {"horizon_days": 30}, {"horizon_days": None}, {"entity": "deal"}])
+def test_a_model_trained_again_that_differs_in_its_last_digits_says_nothing_new(lake):
+    again = frame(.1, .2).assign(p=lambda f: f["p"] * (1 + 1e-14)).iloc[::-1]
+    assert [write_scores(lake, frame(.1, .2), **BATCH), write_scores(lake, again, **BATCH | {"model": "m2"}), write_scores(lake, frame(.1, .21), **BATCH | {"model": "m2"})] == [2, 0, 2]
+    assert scores(lake)["p"].tolist() == [.1, .2, .1, .21]
+
+
+@pytest.mark.parametrize("other", [{"as_of": days(1)}, {"purpose": "backtest"}, {"source": None}, {"horizon_days": 30}, {"horizon_days": None}, {"entity": "deal"}])
 def test_a_batch_that_differs_in_one_part_of_its_key_stands_beside(lake, other):
     assert [write_scores(lake, frame(.1), **BATCH), write_scores(lake, frame(.1), **BATCH | other)] == [1, 1]
     assert sum(len(scores(lake, purpose=p)) for p in ledger.PURPOSES) == 2
@@ -80,7 +86,7 @@ def test_rows_that_are_no_scores_are_refused_and_nothing_is_written(lake):
 
 def test_the_latest_run_is_the_last_before_an_instant_of_the_same_population(lake):
     for as_of, other in ((-14, {}), (-7, {}), (-7, {"model": "m2", "made_at": days(2)}), (0, {}), (-1, {"source": None}), (-2, {"purpose": "backtest"}), (-3, {"horizon_days": 30})):
-        write_scores(lake, frame(.1, .2), **BATCH | {"as_of": days(as_of)} | other)
+        write_scores(lake, frame(.1, .3 if other else .2), **BATCH | {"as_of": days(as_of)} | other)
     last = latest_run(lake, before=NOW, source="s")
     assert last[["id", "model"]].to_numpy().tolist() == [["s:0", "m2"], ["s:1", "m2"]] and set(last["as_of"]) == {days(-7)}  # of two at one as_of the one made later
     assert latest_run(lake, before=days(-14), source="s").empty
@@ -115,8 +121,8 @@ def test_a_score_is_written_while_another_process_holds_the_lake(lake):
 def appending(path: Path, name: str, n: int) -> None:
     lake = open_lake(path)
     for i in range(n):
-        write_scores(lake, frame(.1, .2), **BATCH | {"model": f"{name}{i}"})
-        write_scores(lake, frame(.1, .2), **BATCH | {"model": f"both{i}"})
+        write_scores(lake, frame(.1, ord(name) / 1000), **BATCH | {"model": f"{name}{i}", "as_of": days(i)})
+        write_scores(lake, frame(.1, .2), **BATCH | {"model": f"both{i}", "as_of": days(i)})
 
 
 def test_processes_that_append_at_once_lose_nothing_and_double_nothing(lake):
@@ -134,7 +140,7 @@ def beginning(paths: list[Path], name: str, barrier) -> None:
     for path in paths:
         lake = open_lake(path)
         barrier.wait(60)
-        write_scores(lake, frame(.1), **BATCH | {"model": name})
+        write_scores(lake, frame(ord(name) / 1000), **BATCH | {"model": name})
 
 
 def test_processes_that_begin_a_ledger_at_once_make_one_table(tmp_path):
@@ -159,8 +165,8 @@ def test_a_killed_writer_leaves_whole_batches_only(lake):
     child.join()
     found = scores(lake)
     assert set(found.groupby("model").size()) == {2}
-    assert write_scores(lake, frame(.1, .2), **BATCH | {"model": found["model"].iloc[0]}) == 0
-    assert write_scores(lake, frame(.1, .2), **BATCH | {"model": "later"}) == 2
+    assert write_scores(lake, frame(.1, .2), **BATCH | {"model": found["model"].iloc[0], "as_of": found["as_of"].iloc[0].to_pydatetime()}) == 0
+    assert write_scores(lake, frame(.3, .2), **BATCH | {"model": "later"}) == 2
 
 
 @pytest.mark.parametrize(("told", "at", "purpose"), [("production", 0, "production"), ("production", -1, "backtest"), ("exploration", -1, "exploration")])

@@ -9,6 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from os import environ
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
@@ -39,27 +40,30 @@ def write_scores(lake, frame: pd.DataFrame, *, purpose: str, model: str, as_of: 
                  run: str = "", entity: str = "lead", horizon_days: int | None = 90) -> int:
     """Append one batch: `frame` has one row a record with id and p, and may have p_low, p_high, band, total, start, points, others.
 
-    The number of rows written: 0 where this purpose, source, entity, horizon, as_of and model were written before; what was said first stands.
+    The number of rows written: 0 where, for this purpose, source, entity, horizon and as_of, the model or (a model trained again differs in its last digits)
+    the same p to six digits was written before; what was said first stands.
     """
     if purpose not in PURPOSES or made_at is None:
         raise WorkbenchError(f"Scores of purpose {purpose!r}, made at {made_at}, cannot be kept.", fix=f"Give a time (made_at, WORKBENCH_STARTED_AT) and a purpose: {', '.join(PURPOSES)}.")
     if frame["id"].isna().any() or frame["id"].duplicated().any() or not frame["p"].between(0, 1).all():
         raise WorkbenchError("Scores for the ledger need one row a record, each with an id and a p from 0 to 1.", fix="Leave out records without a score.")
     batch = {"purpose": purpose, "source": source, "entity": entity, "horizon_days": horizon_days, "as_of": as_of, "model": model}
-    key, path = sha256(json.dumps([str(v) for v in batch.values()]).encode()).hexdigest(), lake.path / TABLE
+    content = np.sort(pd.util.hash_pandas_object(frame[["id"]].assign(p=frame["p"].round(6)), index=False).to_numpy()).tobytes()
+    keys = [sha256(json.dumps([str(v) for v in (batch | {"model": said}).values()]).encode()).hexdigest() for said in (model, sha256(content).hexdigest())]
+    path = lake.path / TABLE
     if not DeltaTable.is_deltatable(str(path)):
         with FileLock(lake.path / ".ledger.lock"):  # of two that make the table at once the later would make it again
             if not DeltaTable.is_deltatable(str(path)):
                 DeltaTable.create(path, schema=Schema.from_arrow(SCHEMA), configuration={"delta.appendOnly": "true", "delta.checkpointInterval": "10"})
     table = DeltaTable(path)
-    if frame.empty or table.transaction_version(key) is not None:
+    if frame.empty or any(table.transaction_version(key) is not None for key in keys):
         return 0
     told = frame.reindex(columns=SCHEMA.names).assign(**batch, lake_version=lake_version, run=run, made_at=made_at)
     try:
         write_deltalake(table, pa.Table.from_pandas(told, SCHEMA, preserve_index=False), mode="append",
-                        commit_properties=CommitProperties(max_commit_retries=200, app_transactions=[Transaction(key, 1)]))
+                        commit_properties=CommitProperties(max_commit_retries=200, app_transactions=[Transaction(key, 1) for key in keys]))
     except CommitFailedError:
-        if DeltaTable(path).transaction_version(key) is None:
+        if all(DeltaTable(path).transaction_version(key) is None for key in keys):
             raise
         return 0  # another process wrote the same batch meanwhile
     return len(told)
