@@ -246,4 +246,4 @@ def signs_sentence(s: Stories, signs: pd.DataFrame) -> str:
         return s.why or f"Too few {s.entity}s could be followed, or too little is recorded of their first days, to look for early signs."
     held, rest = signs["what"][signs["holds"]], signs["what"][~signs["holds"]]
     head = f"**{len(held) or 'None'} of {len(signs)} signs hold{'s' * (len(held) < 2)}**, at a false-discovery rate of 5 % or less" + ": they go with the outcome among records of the same age and month of creation; that they cause it is not shown" * bool(len(held))
-    return head + "." + f" Chance may have made the others: {', '.join(rest)}." * bool(len(rest))
+    return head + "." + f" Chance may have made {'the others' if len(held) else 'all of them'}: {', '.join(rest)}." * bool(len(rest))
