@@ -65,7 +65,7 @@ def test_every_state_of_the_data_gives_reports_that_say_so(folders, state):
     if frame is not None:
         lake.upsert("lead", frame, at=START + timedelta(days=400), origin="import")
     records = run(**options)
-    assert set(records) == {"00_start_here", "02_data_quality", "10_lead_scoring"}
+    assert set(records) == {"00_start_here", "02_data_quality", "10_lead_scoring", "12_lead_funnel"}
     assert records["10_lead_scoring"]["results"]["verdict"] == verdict
     texts = [report(folders, r) for r in records.values()]
     assert any(sentence in text for text in texts)
