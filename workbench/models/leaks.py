@@ -1,8 +1,7 @@
 """The leak court: which fields know of the outcome what nobody knew when a record was scored.
 
-Every candidate field is heard on when its versions were written, on whether open records of the same age hold the like, on what its values and its
-blanks tell of won against lost beyond the other fields, and on whether that lasts. A number counts when it clears its bar by SURE standard errors,
-since one court looks at some hundreds of numbers. A standard field whose history is known (a stage) may change at the close: scores see it before.
+A number counts when it clears its bar by SURE standard errors, since one court looks at some hundreds of numbers. A standard field whose history is
+known (a stage) may change at the close: scores see it before.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 from scipy.stats import f as f_distribution
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
@@ -20,12 +20,11 @@ from workbench.features.snapshots import Snapshots, seen_records, state_sql
 from workbench.models.rungs import as_numbers, kinds
 from workbench.rows import scratch
 
-SURE = 3.5
-FEW = 30  # records of a kind of which nothing is said
+SURE, FEW = 3.5, 30  # of fewer records of a kind nothing is said
 SETTLED = 20.0  # a value that moves the odds of the outcome by this factor settles it
 MOST_RECORDS = 50_000  # a larger source is judged on as many, drawn at random
-NUMBERS = ("n_filled", "auc", "auc_low", "auc_high", "settled_share", "late_share", "n_late", "mass_share", "fill_gap", "open_auc", "blank_auc", "blank_beyond",
-           "fill_drop", "auc_drop", "growth", "tied", "common", "together")
+NUMBERS = ("n_filled", "auc", "auc_low", "auc_high", "settled_share", "late_share", "n_late", "mass_share", "fill_gap", "blank_auc", "blank_beyond",
+           "fill_drop", "auc_drop", "growth", "tied")
 
 
 @dataclass
@@ -41,16 +40,11 @@ class Hearing:
         if value > suspect:
             self.against.append((1 + (value > leak), clause))
 
-    @property
-    def verdict(self) -> str:
-        return ("fine", "suspect", "leak")[max((weight for weight, _ in self.against), default=0)]
-
-    @property
-    def why(self) -> str:
-        """The sentence that gives the reasons: against it, for it."""
+    def told(self) -> dict:
+        """verdict, why (a sentence: what is against it, what is for it) and the numbers."""
         against, defence = "; ".join(clause for _, clause in sorted(self.against, key=lambda a: -a[0])), "; ".join(self.defence)
         text = f"against it: {against}" + f". For it: {defence}" * bool(defence) if against else defence or "nothing speaks against it"
-        return text[0].upper() + text[1:] + "."
+        return {"verdict": ("fine", "suspect", "leak")[max((w for w, _ in self.against), default=0)], "why": text[0].upper() + text[1:] + ".", **self.numbers}
 
 
 def auc_within(score: np.ndarray, event: np.ndarray, strata: np.ndarray | None = None) -> tuple[float, float]:
@@ -64,12 +58,13 @@ def auc_within(score: np.ndarray, event: np.ndarray, strata: np.ndarray | None =
     place = level + width * (0 if strata is None else strata)
     yes, every = (np.bincount(place, w, width * (place.max(initial=0) // width + 1)).reshape(-1, width) for w in (event.astype(float), np.ones(len(event))))
     no, n1, n0 = every - yes, yes.sum(1), (every - yes).sum(1)
-    pairs = n1 * n0
-    if not pairs.any():
-        return 0.5, np.inf
-    a = (yes * (np.cumsum(no, 1) - no / 2)).sum(1) / np.maximum(pairs, 1)
+    a, pairs = (yes * (np.cumsum(no, 1) - no / 2)).sum(1) / np.maximum(n1 * n0, 1), np.maximum(n1 * n0, 1e-9)
     spread = (a * (1 - a) + (n1 - 1) * (a / (2 - a) - a * a) + (n0 - 1) * (2 * a * a / (1 + a) - a * a)) * pairs
-    return float((a * pairs).sum() / pairs.sum()), float(np.sqrt(np.maximum(spread[pairs > 0], 1e-9).sum()) / pairs.sum())
+    return (float((a * pairs).sum() / pairs.sum()), float(np.sqrt(np.maximum(spread, 1e-9).sum()) / pairs.sum())) if (n1 * n0).any() else (0.5, np.inf)
+
+
+def _numbers(values: pd.Series) -> pd.Series | None:
+    return as_numbers(values.to_frame("v"), ["v"])["v"] if kinds(values.to_frame("v"))[0] and values.notna().any() else None
 
 
 def levels(values: pd.Series) -> np.ndarray:
@@ -80,24 +75,16 @@ def levels(values: pd.Series) -> np.ndarray:
     return pd.factorize(values if x is None else x)[0] + 1
 
 
-def _numbers(values: pd.Series) -> pd.Series | None:
-    frame = values.to_frame("v")
-    return as_numbers(frame, ["v"])["v"] if kinds(frame)[0] and values.notna().any() else None
-
-
 def learned_odds(level: np.ndarray, event: np.ndarray) -> np.ndarray:
     """Log-odds of the event at each row's level beyond the base's, as the other half of the rows shows them (and five rows of the base)."""
     half, k, out = np.arange(len(level)) % 2, level.max(initial=0) + 1, np.zeros(len(level))
-    for side in (0, 1):
-        part = half != side
+    for part in (half == 0, half == 1):
         base = (event[part].sum() + 0.5) / (part.sum() + 1)
-        rate = (np.bincount(level[part], event[part], k) + 5 * base) / (np.bincount(level[part], minlength=k) + 5)
-        out[~part] = (np.log(rate / (1 - rate)) - np.log(base / (1 - base)))[level[~part]]
+        out[~part] = logit((np.bincount(level[part], event[part], k) + 5 * base) / (np.bincount(level[part], minlength=k) + 5))[level[~part]] - logit(base)
     return out
 
 
 def _parts(x: np.ndarray, k: int) -> np.ndarray:
-    """Each value's part when the values are cut into `k` parts of equal size."""
     return (rankdata(x, method="ordinal") - 1).astype(int) * k // max(len(x), 1)
 
 
@@ -128,7 +115,7 @@ def hear_written(h: Hearing, changes: pd.DataFrame) -> None:
 
 
 def hear_open(h: Hearing, level: np.ndarray, closed: np.ndarray, age: np.ndarray) -> None:
-    """Closed (1) against open (0) records created at the same time: are they filled more often, and, if it tells of the outcome, do values differ?"""
+    """Closed (1) against open (0) records created at the same time: are they filled more often?"""
     if min((closed == 1).sum(), (closed == 0).sum()) < FEW:
         return
     full = level > 0
@@ -136,8 +123,6 @@ def hear_open(h: Hearing, level: np.ndarray, closed: np.ndarray, age: np.ndarray
     h.numbers["fill_gap"] = 2 * a - 1  # of a yes or no, 2 AUC - 1 is the difference of two shares
     h.accuse(2 * (a - SURE * se) - 1, 0.15, 0.4, f"it is filled once a record is closed: in {full[closed == 1].mean():.0%} of closed and {full[closed == 0].mean():.0%} of open ones "
              f"(at the same age a difference of {2 * a - 1:.0%})")
-    h.numbers["open_auc"], se = auc_within(learned_odds(level, closed)[full], closed[full], age[full])
-    h.accuse((h.numbers["open_auc"] - SURE * se) * (h.numbers["auc_low"] > 0.53), 0.6, 0.75, f"its values tell closed from open records of the same age (AUC {h.numbers['open_auc']:.2f})")
 
 
 def hear_over_time(h: Hearing, values: pd.Series, odds: np.ndarray, won: np.ndarray, times: dict[str, np.ndarray]) -> None:
@@ -154,8 +139,8 @@ def hear_over_time(h: Hearing, values: pd.Series, odds: np.ndarray, won: np.ndar
         h.numbers["auc_drop"] = early - late
         h.accuse(early - late - SURE * np.hypot(e, s), 0.08, 0.2, f"it tells of older records (AUC {early:.2f}), not so of newer ones ({late:.2f})")
         h.defence += [f"it tells as much of newer records (AUC {late:.2f}) as of older ones"] if late > 0.6 and early - late < 2 * np.hypot(e, s) else []
-    parts = [] if x is None else [part for side in (won, ~won) if (part := side & np.isfinite(closing) & full).sum() > FEW and x[part].nunique() > 1]
-    if len(parts) == 2:
+    parts = [side & np.isfinite(closing) & full for side in (won, ~won)]
+    if x is not None and all(p.sum() > FEW and x[p].nunique() > 1 for p in parts):
         first, last = (np.corrcoef(rankdata(x[p]), rankdata(-closing[p]))[0, 1] for p in parts)
         h.numbers["growth"] = first - last
         h.accuse(abs(first - last) - SURE * np.sqrt(sum(1 / p.sum() for p in parts)), 0.1, 0.4,
@@ -165,63 +150,50 @@ def hear_over_time(h: Hearing, values: pd.Series, odds: np.ndarray, won: np.ndar
 def steepest_fall(full: np.ndarray, time: np.ndarray) -> tuple[float, float, float, float]:
     """Share filled before and after the moment of `time` at which it falls the most, between neighbouring twentieths; the fall, and its lower bound."""
     full = full[np.isfinite(time)][np.argsort(time[np.isfinite(time)], kind="stable")]
-    w = max(len(full) // 20, 50)
-    if len(full) < 4 * w:
+    if len(full) < 4 * (w := max(len(full) // 20, 50)):
         return 0.0, 0.0, 0.0, 0.0
     share = np.convolve(full, np.ones(w) / w, "valid")
     before, after = share[:-w], share[w:]
-    sure = before - after - SURE * np.sqrt((before * (1 - before) + after * (1 - after) + 1 / w) / w)
-    i = int(np.argmax(sure))
+    i = int(np.argmax(sure := before - after - SURE * np.sqrt((before * (1 - before) + after * (1 - after) + 1 / w) / w)))
     return float(before[i]), float(after[i]), float(before[i] - after[i]), float(sure[i])
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
-def hear_beside(heard: dict[str, Hearing], frame: pd.DataFrame, odds: dict[str, np.ndarray], still: list[str], won: np.ndarray, blocks: dict[str, list[str]]) -> None:
-    """Beyond the other fields (not accused, nor blank in the same records): is it filled for those who will win; is the outcome all that ties it to them?"""
-    blank = {c: frame[c].isna().to_numpy(float) for c in frame}
-    rank = {c: x.rank(pct=True).fillna(0.5) for c in frame if (x := _numbers(frame[c])) is not None}
-    columns = [(c, v) for c in frame for v in (odds[c], blank[c], rank.get(c)) if v is not None]
-    inside = {c: [i for i, (k, _) in enumerate(columns) if k == c] for c in frame}
-    X, n, half = np.column_stack([v for _, v in columns]), len(frame), np.arange(len(frame)) % 2
-    V, y = X - X.mean(0), won - won.mean()
-    W = X - np.where(won[:, None], X[won].mean(0), X[~won].mean(0))  # around the mean of the records with the same outcome
-    within, gram, to_won = W.T @ W, [V[half != k].T @ V[half != k] for k in (0, 1)], [V[half != k].T @ y[half != k] for k in (0, 1)]
-
-    def foretold(names: list[str]) -> np.ndarray:
-        """The outcome as these fields foretell it by least squares, learned on the other half."""
-        j, z = [i for k in names for i in inside[k]], np.zeros(n)
-        for k in (0, 1) if j else ():
-            z[half == k] = V[half == k][:, j] @ np.linalg.solve(gram[k][np.ix_(j, j)] + 1e-4 * n * np.eye(len(j)), to_won[k][j])
-        return z
-
-    def others(c: str, among: list[str]) -> list[str]:
-        return [k for k in among if heard[k].verdict == "fine" and k != c and k not in blocks[c]]
-
+def hear_blanks(heard: dict[str, Hearing], frame: pd.DataFrame, odds: dict[str, np.ndarray], won: np.ndarray, still: list[str], blocks: dict[str, list[str]]) -> None:
+    """Null pattern equals label: are more of the won filled than of the lost that look alike by the evenly filled fields that nobody accuses?"""
+    blank = {c: frame[c].isna().to_numpy() for c in frame}
     alone = {c: auc_within(b, won) if 0.01 < b.mean() < 0.99 else (0.5, 0.0) for c, b in blank.items()}
     uneven = [c for c, (a, se) in alone.items() if abs(a - 0.5) >= 0.03 + se]
     even = [c for c in frame if c not in uneven and not c.endswith("_not_chosen")]  # a placeholder's trace is part of how a field is filled
+    half, y = np.arange(len(won)) % 2, won - won.mean()
     for c in (c for c in uneven if c in still):
-        a, se = auc_within(blank[c], won, _parts(foretold(others(c, even)), 20))
+        alike = [odds[k] for k in even if not heard[k].against and k != c and k not in blocks[c]]
+        X, z = np.column_stack(alike or [y * 0]), np.zeros(len(y))
+        for k in (0, 1):  # foretold by least squares, learned on the other half
+            V = X[half != k]
+            z[half == k] = X[half == k] @ np.linalg.solve(V.T @ V + 1e-4 * len(V) * np.eye(V.shape[1]), V.T @ y[half != k])
+        a, se = auc_within(blank[c], won, _parts(z, 20))
         heard[c].numbers |= {"blank_auc": 0.5 + abs(alone[c][0] - 0.5), "blank_beyond": 0.5 + abs(a - 0.5)}
         heard[c].accuse(abs(a - 0.5) - SURE * se, 0.05, 0.2, f"{1 - blank[c][won].mean():.0%} of won and {1 - blank[c][~won].mean():.0%} of lost records hold a value, "
                         f"more than the other fields explain (AUC of blank or not {0.5 + abs(a - 0.5):.2f} among records that look alike)")
-    strong = {c: inside[c][0] for c in still if heard[c].numbers["auc"] - SURE * heard[c].numbers["auc_se"] > 0.6}
-    for c, me in strong.items():
-        j = [i for k in others(c, list(frame)) for i in inside[k]]
-        r2 = float(within[me, j] @ np.linalg.solve(within[np.ix_(j, j)] + 1e-6 * n * np.eye(len(j)), within[j, me]) / within[me, me]) if j else 1.0
-        free = max(n - len(j) - 2, 1)
-        heard[c].numbers["tied"] = float(f_distribution.sf(r2 / max(len(j), 1) / max(1 - r2, 1e-9) * free, max(len(j), 1), free))
-    loose = [c for c in strong if heard[c].numbers["tied"] > 0.001]
-    for c, me in strong.items():
-        h, z = heard[c], foretold(others(c, [k for k in frame if k not in loose]))
-        inner, together = z - np.where(won, z[won].mean(), z[~won].mean()), max(auc_within(z, won)[0], 0.5)
-        common = float(W[:, me] @ inner / np.sqrt(within[me, me] * max(inner @ inner, 1e-9) / n))  # in standard errors; a cause of its own: -due
-        due = float(V[:, me] @ y * (z @ y) / (y @ y) / np.sqrt(max((V[:, me] @ V[:, me]) * (z @ z), 1e-9) / n))
-        h.numbers |= {"common": common, "together": together}
-        if c in loose and abs(common) < 3 and (due > 4 and common > -due / 2 or h.numbers["auc"] - 2 * h.numbers["auc_se"] > together):
-            h.accuse(1, 0, 2, f"it tells the outcome (AUC {h.numbers['auc']:.2f}; all proven fields together {together:.2f}), yet nothing but the outcome ties it to them, as if it were written from it")
-        elif c not in loose and common > 3:
-            h.defence.append("it goes with the other fields also among records of one outcome, as a cause would")
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def hear_ties(heard: dict[str, Hearing], frame: pd.DataFrame, odds: dict[str, np.ndarray], won: np.ndarray, still: list[str], blocks: dict[str, list[str]]) -> None:
+    """Written from the outcome: among records of one outcome a cause, or a sign of one, still goes with some other field (F test); a copy of the outcome with noise does not."""
+    names = [c for c in frame if odds[c].std() > 0]
+    X = np.column_stack([odds[c] for c in names] + [frame[c].isna().to_numpy(float) for c in names])
+    X -= np.where(won[:, None], X[won].mean(0), X[~won].mean(0))
+    gram, n, m = X.T @ X + 1e-6 * len(X) * np.eye(2 * len(names)), len(X), len(names)
+    for c in (c for c in names if c in still and heard[c].numbers["auc"] - SURE * heard[c].numbers["auc_se"] > 0.6):
+        h, me = heard[c], names.index(c)
+        j = [i for k in names if not heard[k].against and k != c and k not in blocks[c] for i in (names.index(k), names.index(k) + m)]
+        if not j or n < 10 * len(j):
+            continue
+        part = gram[me, j] @ np.linalg.solve(gram[np.ix_(j, j)], gram[j, me]) / gram[me, me]
+        h.numbers["tied"] = p = float(f_distribution.sf(part / len(j) / max(1 - part, 1e-9) * (n - len(j) - 2), len(j), n - len(j) - 2))
+        h.accuse(p, 0.001, 2, f"it tells the outcome (AUC {h.numbers['auc']:.2f}), yet among records of one outcome no other field goes with it (p {p:.2f}), as if it were written from the outcome")
+        h.defence += ["it goes with other fields also among records of one outcome, as a cause would"] if p <= 0.001 else []
 
 
 def blank_together(frame: pd.DataFrame) -> dict[str, list[str]]:
@@ -267,10 +239,9 @@ def leak_court(lake, spine: Snapshots, *, seed: int = 7) -> pd.DataFrame:
     else:
         for h in heard.values():
             h.defence.append(f"nothing can be said: {won.sum():,} won and {(~won).sum():,} lost records are known, and {FEW} of each are needed")
-    rows = [{"field": c, "verdict": h.verdict, "why": h.why, "used": c in spine.features, "reason": reasons.get(c, "") if c in left else "", **h.numbers} for c, h in heard.items()]
-    order = {"leak": 0, "suspect": 1, "fine": 2}
+    rows = [{"field": c, "used": c in spine.features, "reason": reasons.get(c, "") if c in left else "", **h.told()} for c, h in heard.items()]
     return pd.DataFrame(rows, columns=["field", "verdict", "why", "used", "reason", *NUMBERS]).sort_values(
-        ["verdict", "auc"], key=lambda s: s.map(order) if s.name == "verdict" else -s, ignore_index=True)
+        ["verdict", "auc"], key=lambda s: s.map({"leak": 0, "suspect": 1, "fine": 2}) if s.name == "verdict" else -s, ignore_index=True)
 
 
 def _hear(lake, spine: Snapshots, heard: dict[str, Hearing], stored: list[str], records: pd.DataFrame, seen: pd.DataFrame, closed: pd.Index, won: np.ndarray) -> None:
@@ -303,6 +274,7 @@ def _hear(lake, spine: Snapshots, heard: dict[str, Hearing], stored: list[str], 
             latest = c.removeprefix("x_").startswith(("last_", "latest_")) and h.numbers["auc_low"] > 0.55
             h.accuse(latest, 0, 2, "by its name it is the latest state, and nothing here tells what it was when the record was scored")
     blocks = blank_together(frame)
-    hear_beside(heard, frame, odds, still, won, blocks)
-    for c, guilty in [(c, [k for k in mates if heard[k].verdict != "fine"]) for c, mates in blocks.items()]:
-        heard[c].accuse(len(guilty) * (heard[c].verdict == "fine" and c in still), 0, np.inf, f"it is filled in the same records as {', '.join(guilty[:1])}, which is accused")
+    for hear in (hear_blanks, hear_ties):
+        hear(heard, frame, odds, won, still, blocks)
+    for c, guilty in [(c, [k for k in mates if heard[k].against]) for c, mates in blocks.items()]:
+        heard[c].accuse(len(guilty) * (not heard[c].against and c in still), 0, np.inf, f"it is filled in the same records as {', '.join(guilty[:1])}, which is accused")
