@@ -76,8 +76,8 @@ class Interval:
     """80 % interval of the mean rate of records scored alike, in log-odds: what may be wrong with the map and what moves from quarter to quarter.
 
     Four independent parts: the map's own parameters (sandwich covariance, rows of one record being one), the bends that the map leaves (an
-    offset a bin), how differently models learned from other records are off (an offset a fold and third), and the level's moves from
-    quarter to quarter. Of the last three, what exceeds chance counts, by a normal-normal model over a grid of its variance.
+    offset a bin), how differently models learned from other records are off (an offset a fold and third; of both, what exceeds chance counts, by a
+    normal-normal model over a grid of its variance), and what moves the level (`level_now`), which the caller adds to `common_variance_`.
     """
 
     def fit(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, fold: np.ndarray) -> Interval:
@@ -98,11 +98,6 @@ class Interval:
         third = 3 * label // max(len(bins), 1)
         self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2]
         return self
-
-    def add_moves(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, quarter: np.ndarray) -> None:
-        """Count in how the level moved between quarters, over all rows that were judged out of sample, those learned from later too."""
-        p = map.predict(parts)
-        self.common_variance_ += _shrunk(*_offsets(quarter, y - p, p * (1 - p), groups))[2]
 
     def bounds(self, map: Platt, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Low and high of each row."""
@@ -132,6 +127,37 @@ class Interval:
         else:
             share[:] = 1.0
         return z + share @ self.bend_, np.column_stack([np.ones(len(z)), parts]), share
+
+
+def level_now(map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, months_ago: np.ndarray, learned: np.ndarray) -> tuple[float, float]:
+    """How far, in log-odds, today's level lies from that of the rows which the map was `learned` from, and the variance of that guess.
+
+    months_ago (a float a row) places rows, all judged out of sample, in whole months before now. Their offsets are a level for each twelve months, plus a
+    Gaussian process of season (period 12, twelve months ago is now) and moves that last some months, plus chance; the two standard deviations by
+    their marginal likelihood on a grid, half-normal with scale 2 x TYPICAL. Under a year of rows nothing is known of the season.
+    """
+    cell, p = np.floor(months_ago).astype(int), map.predict(parts)
+    at, inside = np.unique(cell, return_inverse=True)
+    offset, chance = _offsets(cell, y - p, p * (1 - p), groups)
+    mine = np.bincount(inside, learned * p * (1 - p))
+    contrast = np.r_[1.0, -mine / mine.sum()]  # now less the mean of the months learned from
+    both = np.r_[0, at]
+    apart = np.abs(both[:, None] - both)
+    season, moves = np.exp(-2 * np.sin(np.pi * apart / 12) ** 2 / 0.36), np.exp(-apart / 3)
+    block = (at[:, None] // 12 == at // 12) * 1.0
+    sizes, found = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45]), []
+    for s in sizes:
+        for t in sizes:
+            prior = s**2 * season + t**2 * moves
+            seen = prior[1:, 1:] + block + np.diag(chance)
+            lower = np.linalg.cholesky(seen)
+            white, cross = np.linalg.solve(lower, offset), np.linalg.solve(lower, (prior @ contrast)[1:])
+            fit = -0.5 * white @ white - np.log(np.diag(lower)).sum() - (s**2 + t**2) / (8 * TYPICAL**2)
+            found.append((fit, cross @ white, contrast @ prior @ contrast - cross @ cross))
+    fit, mean, variance = np.array(found).T
+    weight = np.exp(fit - fit.max()) * np.tile(np.gradient(sizes), len(sizes)) * np.repeat(np.gradient(sizes), len(sizes))
+    weight /= weight.sum()
+    return float(weight @ mean), float(weight @ (variance + (mean - weight @ mean) ** 2))
 
 
 def _by_group(groups: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from workbench.features.as_of import HALF_LIFE, engagement_at
 from workbench.models.ladder import grouped_means
 from workbench.models.rungs import Logistic, group_folds, ridge
 
-GRID = np.geomspace(3, 150, 11)  # days
+GRID = np.geomspace(3, 90, 11)  # days
 SOON, MIN_WON = 7, 30  # days within which the conversion is looked for: later ones depend on touches still to come
-PROFILED, JUDGED = 120_000, 15_000  # rows at most
+PROFILED, JUDGED = 400_000, 15_000  # rows at most
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.features.snapshots import Snapshots
 from workbench.models import ladder
-from workbench.models.calibration import Platt, calibration_error, perfect_calibration_error
+from workbench.models.calibration import Interval, Platt, calibration_error, level_now, perfect_calibration_error
 from workbench.models.reasons import Scorer
 from workbench.models.rungs import RUNGS, BaseRate
 
@@ -47,7 +47,7 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, numbers: dict, X
         found, told = judged, None
         if h != spine.horizon_days:
             told = spine.at_horizon(h).query("event.notna()").reset_index(drop=True)
-            found = ladder.evaluate(told, spine.features, evaluation="time", horizon_days=h, seed=seed, rungs=tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model)))
+            found = ladder.evaluate(told, spine.features, evaluation="time", horizon_days=h, seed=seed, rungs=tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model)), k=3)
         rows, row = found.rows, found.ladder[found.ladder["model"] == judged.model] if len(found.ladder) else found.ladder
         y, p = (rows[c].to_numpy() if c in rows else np.empty(0) for c in ("y", judged.model))
         usable = len(row) and row["gain_low"].iloc[0] > 0
@@ -57,15 +57,24 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, numbers: dict, X
                      "ece_perfect": perfect_calibration_error(p, rows["group"].to_numpy())[1]} if len(row) else {}
         out.append(base | judged_so)
         if usable and X is not None:
-            chances["p_ever" if h == ever else f"p_{h}"] = (h, _fitted(told, spine, found, judged.model, seed).probabilities(X) if told is not None else None)
+            chances["p_ever" if h == ever else f"p_{h}"] = (h, fitted_scorer(told, spine, found, judged.model, seed).probabilities(X) if told is not None else None)
     table = pd.DataFrame(out, columns=["horizon", "days", "verdict", "n", "n_events", "base_rate", "auc", "log_loss", "base_log_loss", "ece", "ece_perfect"])
     return table, pd.DataFrame({name: p for name, (_, p) in chances.items()}, index=X.index if X is not None else None)
 
 
-def _fitted(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation, model: str, seed: int) -> Scorer:
+def fitted_scorer(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation, model: str, seed: int) -> Scorer:
+    """The rung `model` fitted on every labelled row; its map, its interval and today's level learned from rows that its like had not seen."""
     part = told.iloc[ladder.learned_from(np.ones(len(told), dtype=bool), seed)]
-    rung = next(r for r in RUNGS if r.name == model)().fit(part[spine.features], part["event"].astype(int).to_numpy(), part["group"].to_numpy(dtype=object).astype(str))
-    return Scorer(rung, Platt().fit(found.parts[model][found.rows["row"]], found.rows["y"].to_numpy()))
+    y, groups = told["event"].astype(int).to_numpy(), told["group"].to_numpy(dtype=object).astype(str)
+    rung = next(r for r in RUNGS if r.name == model)().fit(part[spine.features], y[part.index], groups[part.index])
+    parts, tested, used = found.parts[model], found.rows["row"].to_numpy(), np.flatnonzero(found.fold >= 0)
+    map = Platt().fit(parts[tested], y[tested])
+    interval = Interval().fit(map, parts[tested], y[tested], groups[tested], found.fold[tested])
+    if spine.evaluation == "time":
+        months = (pd.Timestamp(spine.as_of) - told["as_of"]).to_numpy() / np.timedelta64(1, "D") / 30.4375
+        shift, variance = level_now(map, parts[used], y[used], groups[used], months[used], np.isin(used, tested))
+        map.a_, interval.common_variance_ = map.a_ + shift, interval.common_variance_ + variance
+    return Scorer(rung, map, interval)
 
 
 def consistent(chances: pd.DataFrame, main: str) -> pd.DataFrame:

@@ -66,9 +66,9 @@ def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tu
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
-def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (),
+def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 5,
              progress: Callable[[str], None] | None = None) -> Evaluation:
-    """Judge every rung (or `rungs` only) on labelled rows (group, as_of, event and features), out of sample; see the module."""
+    """Judge every rung (or `rungs` only) on labelled rows (group, as_of, event and features), out of sample in k folds; see the module."""
     rungs = rungs or RUNGS
     y, groups, X = frame["event"].astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
     train, test = time_split(frame, horizon_days) if evaluation == "time" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
@@ -78,7 +78,7 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     used, fold = np.flatnonzero(train | test), np.full(len(y), -1)
     parts: dict[str, np.ndarray] = {}
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
-    fold[used] = group_folds(y[used], groups[used], seed=seed, alike=alike)
+    fold[used] = group_folds(y[used], groups[used], k=k, seed=seed, alike=alike)
     for f in range(fold.max() + 1):
         fit, out = learned_from(train & (fold != f), seed), np.flatnonzero(fold == f)
         beside: dict[str, BaseRate] = {}

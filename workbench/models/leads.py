@@ -16,12 +16,12 @@ import pandas as pd
 from workbench.features.as_of import engagement_at
 from workbench.features.snapshots import Snapshots, snapshots
 from workbench.models import bands, ladder, value
-from workbench.models.calibration import Interval, Platt, calibration_error, perfect_calibration_error
+from workbench.models.calibration import calibration_error, perfect_calibration_error
 from workbench.models.engagement import HalfLife, learned_half_life
-from workbench.models.horizons import consistent, horizon_scores, ordered_trial
+from workbench.models.horizons import consistent, fitted_scorer, horizon_scores, ordered_trial
 from workbench.models.leaks import leak_court
 from workbench.models.reasons import Scorer, part_of, readable, reason_sentences, shown_values
-from workbench.models.rungs import RUNGS, BaseRate, Boosted
+from workbench.models.rungs import BaseRate, Boosted
 from workbench.rows import of_source
 
 EXPLAINED = 10_000  # records whose reasons are worked out: the best scored
@@ -147,7 +147,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     say("weighing the accused fields")
     trial = _trial(lake, with_accused, told, judged, accused, seed)
     drift = ordered_trial(told, spine, judged, seed) if judged.verdict == "usable" else pd.DataFrame()
-    scorer = _fitted(told, spine, judged, seed) if judged.verdict == "usable" else None
+    scorer = fitted_scorer(told, spine, judged, judged.model, seed) if judged.verdict == "usable" else None
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     say("scoring other horizons")
     horizons, others = horizon_scores(spine, judged, numbers, known[spine.features] if scorer else None, seed)
@@ -185,20 +185,6 @@ def _with_half_life(lake, spine: Snapshots, found: HalfLife | None) -> Snapshots
         return replace(spine, features=[c for c in spine.features if c != "engagement"])
     frame, now = (part.assign(engagement=engagement_at(lake, spine.entity, part[["id", "as_of"]], [found.days])[found.days].to_numpy()) for part in (spine.frame, spine.open))
     return replace(spine, frame=frame, open=now, half_life=found.days)
-
-
-def _fitted(told: pd.DataFrame, spine: Snapshots, judged: ladder.Evaluation, seed: int) -> Scorer:
-    """The chosen rung fitted on every outcome; its map and interval learned from rows that its like had not seen."""
-    part = told.iloc[ladder.learned_from(np.ones(len(told), dtype=bool), seed)]
-    rung = next(r for r in RUNGS if r.name == judged.model)().fit(part[spine.features], part["event"].astype(int).to_numpy(), part["group"].to_numpy(dtype=object).astype(str))
-    rows, parts = judged.rows, judged.judged_parts()
-    y, groups = rows["y"].to_numpy(), rows["group"].to_numpy(dtype=object).astype(str)
-    found = Interval().fit(map := Platt().fit(parts, y), parts, y, groups, rows["fold"].to_numpy())
-    if spine.evaluation == "time":
-        used = judged.fold >= 0
-        found.add_moves(map, judged.parts[judged.model][used], told["event"].astype(int).to_numpy()[used], told["group"].to_numpy(dtype=object).astype(str)[used],
-                        told["as_of"].dt.to_period("Q").astype("int64").to_numpy()[used])
-    return Scorer(rung, map, found)
 
 
 def _trial(lake, spine: Snapshots, told: pd.DataFrame, judged: ladder.Evaluation, accused: pd.DataFrame, seed: int) -> pd.DataFrame:
