@@ -140,7 +140,7 @@ def hear_over_time(h: Hearing, values: pd.Series, odds: np.ndarray, won: np.ndar
         h.accuse(early - late - SURE * np.hypot(e, s), 0.08, 0.2, f"it tells of older records (AUC {early:.2f}), not so of newer ones ({late:.2f})")
         h.defence += [f"it tells as much of newer records (AUC {late:.2f}) as of older ones"] if late > 0.6 and early - late < 2 * np.hypot(e, s) else []
     parts = [side & np.isfinite(closing) & full for side in (won, ~won)]
-    if x is not None and all(p.sum() > FEW and x[p].nunique() > 1 for p in parts):
+    if x is not None and all(p.sum() > FEW and x[p].nunique() > 1 and np.ptp(closing[p]) > 0 for p in parts):
         first, last = (np.corrcoef(rankdata(x[p]), rankdata(-closing[p]))[0, 1] for p in parts)
         h.numbers["growth"] = first - last
         h.accuse(abs(first - last) - SURE * np.sqrt(sum(1 / p.sum() for p in parts)), 0.1, 0.4,
@@ -231,7 +231,7 @@ def leak_court(lake, spine: Snapshots, *, seed: int = 7) -> pd.DataFrame:
     records = seen_records(lake, spine.entity, spine.as_of, spine.source)
     records = records[records["won"] | records["is_open"] | records["gone_at"].isna()]
     records = records.iloc[np.sort(rng.permutation(len(records))[:MOST_RECORDS])].set_index("id")
-    seen = spine.frame.iloc[rng.permutation(len(spine.frame))].drop_duplicates("group").set_index("id")
+    seen = spine.frame.iloc[rng.permutation(len(spine.frame))].drop_duplicates("id").set_index("id")
     closed = records.index[~records["is_open"].astype(bool) & records.index.isin(seen.index)]
     won, heard = records.loc[closed, "won"].to_numpy(bool), {c: Hearing() for c in [*spine.features, *left]}
     if heard and min(won.sum(), (~won).sum()) >= FEW:
