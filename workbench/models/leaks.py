@@ -22,6 +22,7 @@ from workbench.rows import scratch
 
 SURE, FEW = 3.5, 30  # of fewer records of a kind nothing is said
 SETTLED = 20.0  # a value that moves the odds of the outcome by this factor settles it
+MANY = 20  # of so many other fields one at least goes with an honest sign of the outcome
 MOST_RECORDS = 50_000  # a larger source is judged on as many, drawn at random
 NUMBERS = ("n_filled", "auc", "auc_low", "auc_high", "settled_share", "late_share", "n_late", "mass_share", "fill_gap", "blank_auc", "blank_beyond",
            "fill_drop", "auc_drop", "growth", "tied")
@@ -187,12 +188,13 @@ def hear_ties(heard: dict[str, Hearing], frame: pd.DataFrame, odds: dict[str, np
     gram, n, m = X.T @ X + 1e-6 * len(X) * np.eye(2 * len(names)), len(X), len(names)
     for c in (c for c in names if c in still and heard[c].numbers["auc"] - SURE * heard[c].numbers["auc_se"] > 0.6):
         h, me = heard[c], names.index(c)
-        j = [i for k in names if not heard[k].against and k != c and k not in blocks[c] for i in (names.index(k), names.index(k) + m)]
-        if not j or n < 10 * len(j):
+        others = [names.index(k) for k in names if not heard[k].against and k != c and k not in blocks[c]]
+        j = others + [i + m for i in others]
+        if len(others) < MANY or n < 10 * len(j):  # among few fields, or by few records, nothing need be seen of an honest one
             continue
         part = gram[me, j] @ np.linalg.solve(gram[np.ix_(j, j)], gram[j, me]) / gram[me, me]
         h.numbers["tied"] = p = float(f_distribution.sf(part / len(j) / max(1 - part, 1e-9) * (n - len(j) - 2), len(j), n - len(j) - 2))
-        h.accuse(p, 0.001, 2, f"it tells the outcome (AUC {h.numbers['auc']:.2f}), yet among records of one outcome no other field goes with it (p {p:.2f}), as if it were written from the outcome")
+        h.accuse(p, 0.001, 2, f"it tells the outcome (AUC {h.numbers['auc']:.2f}), yet among records of one outcome none of {len(others)} other fields goes with it (p {p:.2f}), as if it were written from the outcome")
         h.defence += ["it goes with other fields also among records of one outcome, as a cause would"] if p <= 0.001 else []
 
 
