@@ -3,8 +3,6 @@
 papermill only warns of an unknown parameter, executes hostile parameter NAMES, and takes sys.exit(0) for success.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import html

@@ -4,8 +4,6 @@ A slot is claimed by creating papermill_runs/.slots/NAME@SLOT.claim (SLOT in UTC
 is held; the system frees it when the process dies, so a claim that still says `running` under a free lock belongs to a process that died.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

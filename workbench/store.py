@@ -4,8 +4,6 @@ A publish is one row of table `_versions`: {table: Delta version}. Readers resol
 none. A writer first restores every table to its published version: what a killed sync left behind is never shown.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a data scientist turns in JupyterLab: ipywidgets over the lake. Reports leave it out, since nothing turns there."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from html import escape
 

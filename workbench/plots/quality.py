@@ -1,7 +1,5 @@
 """Figures about data quality: frames of workbench.quality.rules in, plotly figures out."""
 
-from __future__ import annotations
-
 import pandas as pd
 import plotly.graph_objects as go
 

@@ -1,7 +1,5 @@
 """What a lake holds: records and versions of each source, how fresh they are, and what happened in which month."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """How full the fields are, now and at the time of decision, and what the data are good for."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 from importlib import resources

@@ -3,8 +3,6 @@
 A rule is checked only in sources that fill the fields it needs: an export without e-mail addresses has no bad address.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

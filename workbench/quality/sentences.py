@@ -1,7 +1,5 @@
 """What a manager reads about data quality: sentences and short lists made from the frames of `rules` and `fill`."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import pandas as pd

@@ -3,17 +3,15 @@
 Own template instead of nbconvert's: that page loads scripts from outside, drops plotly's output and cannot be sanitized without losing its figures.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import os
 import re
-import tempfile
 from datetime import datetime
 from html import unescape
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import nbformat
@@ -43,12 +41,13 @@ def export_report(notebook: Path, reports: Path, *, record: dict, standalone: bo
     for cell in nbformat.read(notebook, as_version=4).cells if notebook.exists() else []:
         if not SKIPPED & set(cell.metadata.get("tags", [])):
             page.add(cell)
-    scripts, shared, library = [], "", get_plotlyjs() if page.figures else ""
-    if library:
-        scripts = [library] * standalone + [(FOLDER / "page.js").read_text(encoding="utf-8")]
-        shared = "" if standalone else f"assets/plotly-{get_plotlyjs_version()}.min.js"
-    if shared and not (reports / shared).exists():
-        write_whole(reports / shared, library)
+    scripts, shared = [(FOLDER / "page.js").read_text(encoding="utf-8")] if page.figures else [], ""
+    if page.figures and standalone:
+        scripts.insert(0, get_plotlyjs())
+    elif page.figures:
+        shared = f"assets/plotly-{get_plotlyjs_version()}.min.js"
+        if not (reports / shared).exists():
+            write_whole(reports / shared, get_plotlyjs())
     return write_whole(reports / f"{record['name']}.html", render("page.html.j2", scripts, page=page, record=record, standalone=standalone, plotly=shared,
                                                                   figures=page_json({"figures": page.figures, "templates": page.templates})))
 
@@ -68,12 +67,10 @@ def render(template: str, scripts: list[str] | None = None, **values: Any) -> st
 def write_whole(target: Path, text: str) -> Path:
     """Write a file at once: whoever opens it sees the old one or the new one."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=target.suffix)
-    with os.fdopen(handle, "wb") as file:
+    with NamedTemporaryFile("wb", dir=target.parent, prefix=".", suffix=target.suffix, delete=False) as file:
         file.write(text.encode("utf-8", "replace"))
-    os.chmod(name, 0o644)
-    os.replace(name, target)
-    return target
+    os.chmod(file.name, 0o644)
+    return Path(file.name).replace(target)
 
 
 def moment(value: Any) -> str:
@@ -130,16 +127,14 @@ class _Page:
             self.parts += [p for p in parts if p[1] is not EXPLORABLE] or parts[:1]  # a widget beside something static needs no word
 
     def _add_words(self, source: str) -> None:
-        found, first = _HEADING.search(source), not self.started
-        if found:
-            self.heading = re.sub(r"[*`]", "", found[1])
-        if found and first:
-            self.title, source, self.started = self.heading, source[:found.start()] + source[found.end():], True
-        words = safe_markdown(source, self.link, written=True)
-        if found and first:
-            self.lead = words
-        elif words.strip():
-            self.parts.append(("html", words))
+        found = _HEADING.search(source)
+        self.heading = re.sub(r"[*`]", "", found[1]) if found else self.heading
+        if found is None or self.started:
+            words = safe_markdown(source, self.link, written=True)
+            self.parts += [("html", words)] if words.strip() else []
+        else:  # the first heading is the page's title, what stands around it the lead
+            self.title, self.started = self.heading, True
+            self.lead = safe_markdown(source[:found.start()] + source[found.end():], self.link, written=True)
 
     def _part(self, output: nbformat.NotebookNode) -> tuple | None:
         """What a manager sees of one output: the best of its forms; no progress, no warnings, no results for the record."""

@@ -1,7 +1,5 @@
 """The first page: every report by theme, what failed on top, and how old each is beside the newest run."""
 
-from __future__ import annotations
-
 import json
 from datetime import date
 from pathlib import Path

@@ -3,9 +3,6 @@
 Output is built anew and never passed through: only listed tags, quoted attributes and escaped text are written, and every tag that is opened is closed.
 """
 
-from __future__ import annotations
-
-import json
 import math
 import re
 from collections.abc import Callable
@@ -13,6 +10,7 @@ from html import escape, unescape
 from typing import Any
 
 import mistune
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 TAGS = set("p h1 h2 h3 h4 h5 h6 ul ol li dl dt dd table thead tbody tfoot tr th td caption details summary code pre blockquote "
@@ -127,9 +125,7 @@ def safe_label(text: str, *, data: bool = False) -> str:
 def _safe_values(value: Any, *, data: bool = False) -> Any:
     if isinstance(value, str):
         return safe_label(value, data=data)
-    if isinstance(value, dict):
-        if "bdata" in value:
-            return value
+    if isinstance(value, dict) and "bdata" not in value:  # numbers in base64
         return {safe_label(str(k), data=True): _safe_values(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_safe_values(v, data=True) for v in value]
@@ -144,19 +140,18 @@ def safe_figure(figure: dict) -> tuple[dict, dict] | None:
     traces = [dict(t, type=str(t.get("type", "scatter")).removesuffix("gl")) for t in figure.get("data", []) if isinstance(t, dict)]
     if not all(t["type"] in TRACES for t in traces) or figure.get("frames"):
         return None
-    layout = {k: v for k, v in figure.get("layout", {}).items() if k not in ("template", "images", "width")}
-    template = figure.get("layout", {}).get("template") or {}
-    template = {"data": template.get("data", {}), "layout": {k: v for k, v in template.get("layout", {}).items() if k != "images"}}
+    layout = {k: v for k, v in figure.get("layout", {}).items() if k not in ("images", "width")}
+    told = layout.pop("template", None) or {}
+    template = {"data": told.get("data", {}), "layout": {k: v for k, v in told.get("layout", {}).items() if k != "images"}}
     for trace in traces:
         trace.pop("source", None)  # the address of a picture
     return {"data": _safe_values(traces), "layout": _safe_values(layout)}, _safe_values(template)
 
 
 def page_json(value: Any) -> Markup:
-    """JSON that no browser can read as markup: <, > and & are written as escapes, and so is everything beyond ASCII.
+    """JSON that no browser can read as markup: <, >, & and ' are written as escapes, and so is everything beyond ASCII.
 
     >>> print(page_json(["</script>", "a\u2028b"]))
     ["\\u003c/script\\u003e","a\\u2028b"]
     """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return htmlsafe_json_dumps(value, separators=(",", ":"), allow_nan=False)

@@ -1,7 +1,5 @@
 """Tables as people read them: escaped, numbers right-aligned, formats by the names of the columns."""
 
-from __future__ import annotations
-
 from html import escape
 from typing import Any
 
