@@ -14,7 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.features.snapshots import snapshots
 from workbench.lake import open_lake
 from workbench.models.ladder import time_split
-from workbench.models.rungs import Logistic
+from workbench.models.learners import Logistic
 from workbench.quality.fill import capability_verdicts
 from workbench.quality.rules import quality_findings
 

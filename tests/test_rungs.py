@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from workbench.models.rungs import RUNGS, Blend, Boosted, Logistic, NaiveBayes, SegmentRate, group_folds, kinds
+from workbench.models.learners import RUNGS, Blend, Boosted, Logistic
+from workbench.models.rungs import NaiveBayes, SegmentRate, group_folds, kinds
 
 
 def naive_bayes(rows: list[dict], won: list[int]) -> NaiveBayes:

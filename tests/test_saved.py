@@ -14,8 +14,9 @@ from scipy.special import expit
 from workbench.errors import WorkbenchError
 from workbench.models import saved
 from workbench.models.calibration import Interval, Platt
+from workbench.models.learners import RUNGS, Boosted, Logistic
 from workbench.models.reasons import Scorer
-from workbench.models.rungs import RUNGS, BaseRate, Boosted, Logistic
+from workbench.models.rungs import BaseRate
 from workbench.models.saved import load_model, save_model
 
 HOSTILE = ['"quoted" \\ \\n', "new\nline", "😀 emoji", "NaN", "nan", "null", "(none)", "x" * 5000, "'", "a,b:c{}[]", "\u2028", "pandas_categorical:[[1]]", "end of trees", "<script>"]

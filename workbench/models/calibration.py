@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 CLIP = 1e-4
 Z80 = 1.2815515655446004  # the normal distribution's 90th percentile: 80 % lie within
 TYPICAL = 0.1  # how far, in log-odds, a map's bends and a level's moves between quarters usually are
+HIDDEN = 0.1  # the share of the binomial variance that hidden causes explain beyond a score: an assumption, no data of ours can tell it
 
 
 class Platt:
@@ -106,13 +107,13 @@ class Interval:
         return expit(z - Z80 * np.sqrt(variance)), expit(z + Z80 * np.sqrt(variance))
 
     def of_mean(self, map: Platt, parts: np.ndarray) -> tuple[float, float]:
-        """Low and high of the mean rate of these rows together."""
+        """Low and high of the mean rate of these very rows; that they differ in what nobody recorded adds HIDDEN of the binomial variance of each."""
         z, x, share = self._placed(map, parts)
         p = expit(z)
         slope = p * (1 - p)
         by_map, by_bin, level = slope @ x / len(p), slope @ share / len(p), slope.mean()
         mean = np.clip(p.mean(), CLIP, 1 - CLIP)
-        spread = np.sqrt(by_map @ self.covariance_ @ by_map + by_bin**2 @ self.bend_variance_ + level**2 * self.common_variance_) / (mean * (1 - mean))
+        spread = np.sqrt(by_map @ self.covariance_ @ by_map + by_bin**2 @ self.bend_variance_ + level**2 * self.common_variance_ + HIDDEN * level / len(p)) / (mean * (1 - mean))
         return float(expit(logit(mean) - Z80 * spread)), float(expit(logit(mean) + Z80 * spread))
 
     def _placed(self, map: Platt, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -166,11 +167,14 @@ def _by_group(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _offsets(label: np.ndarray, off: np.ndarray, slope: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each label's rows are off in log-odds, and the variance that chance gives it (rows of one group are one)."""
+    """How far each label's rows are off in log-odds, and the variance that chance gives it: the binomial's, as many times as rows of one record crowd.
+
+    Residuals of the label itself would say that nothing can be wrong where nobody had the event."""
     _, code = np.unique(label, return_inverse=True)
-    cells, cell = np.unique(np.column_stack([code, np.unique(groups, return_inverse=True)[1]]), axis=0, return_inverse=True)
+    _, cell = np.unique(np.column_stack([code, np.unique(groups, return_inverse=True)[1]]), axis=0, return_inverse=True)
     weight = np.maximum(np.bincount(code, slope), 1e-9)
-    return np.bincount(code, off) / weight, np.maximum(np.bincount(cells[:, 0], np.bincount(cell, off) ** 2), 1e-12) / weight**2
+    crowding = max((np.bincount(cell, off) ** 2).sum() / weight.sum(), 0.2)
+    return np.bincount(code, off) / weight, crowding / weight
 
 
 def _shrunk(offset: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from workbench.features.as_of import HALF_LIFE, engagement_at
 from workbench.models.ladder import grouped_means
-from workbench.models.rungs import Logistic, group_folds, ridge
+from workbench.models.learners import Logistic, ridge
+from workbench.models.rungs import group_folds
 
 GRID = np.geomspace(3, 90, 11)  # days
 SOON, MIN_WON = 7, 30  # days within which the conversion is looked for: later ones depend on touches still to come

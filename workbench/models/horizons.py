@@ -8,8 +8,9 @@ import pandas as pd
 from workbench.features.snapshots import Snapshots
 from workbench.models import ladder
 from workbench.models.calibration import Interval, Platt, calibration_error, level_now, perfect_calibration_error
+from workbench.models.learners import RUNGS
 from workbench.models.reasons import Scorer
-from workbench.models.rungs import RUNGS, BaseRate
+from workbench.models.rungs import BaseRate
 
 HORIZONS = (30, 90, 180)  # days, beside the one asked for and "ever"
 COME, AT_RISK = 0.98, 200  # "ever" = when so much of what the longest watch shows has come; the longest watch still has so many records in view

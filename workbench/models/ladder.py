@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from workbench.models.calibration import Platt, calibration_error, equal_mass, log_losses, perfect_calibration_error  # noqa: F401
-from workbench.models.rungs import RUNGS, BaseRate, group_folds
+from workbench.models.learners import RUNGS
+from workbench.models.rungs import BaseRate, group_folds
 
 WORTH = 0.02  # a gain worth having: this share of the base rate's log loss
 MIN_EVENTS, MIN_TRAINED, MIN_TESTED = 30, 15, 10  # records with the event, and without: in all, to learn from, to judge on

@@ -20,8 +20,9 @@ from workbench.models.calibration import calibration_error, perfect_calibration_
 from workbench.models.engagement import HalfLife, learned_half_life
 from workbench.models.horizons import consistent, fitted_scorer, horizon_scores, ordered_trial
 from workbench.models.leaks import leak_court
+from workbench.models.learners import Boosted
 from workbench.models.reasons import Scorer, part_of, readable, reason_sentences, shown_values
-from workbench.models.rungs import BaseRate, Boosted
+from workbench.models.rungs import BaseRate
 from workbench.rows import of_source
 
 EXPLAINED = 10_000  # records whose reasons are worked out: the best scored

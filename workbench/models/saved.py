@@ -21,8 +21,9 @@ import pandas as pd
 
 from workbench.errors import WorkbenchError
 from workbench.models.calibration import Interval, Platt
+from workbench.models.learners import RUNGS, Terms
 from workbench.models.reasons import Scorer, readable
-from workbench.models.rungs import RUNGS, Terms, kinds
+from workbench.models.rungs import kinds
 
 FORMAT = 1
 
