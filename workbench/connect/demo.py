@@ -1,7 +1,4 @@
-"""The demo organisation: an invented company that sells to companies, 48 months that end at END, every change of every record.
-
-Its CRM was connected on the last day and told all of its history at once: recorded_at is END everywhere.
-"""
+"""The demo organisation: an invented company that sells to companies, 48 months that end at END, every change of every record, all told at END."""
 
 from __future__ import annotations
 
@@ -38,19 +35,17 @@ REVIEW = 1719792000.0  # 2024-07-01: stage probabilities become the win rates se
 def make_demo(lake, *, size: str = "small", seed: int = 1, world: World | None = None, truth: Path | None = None, progress: Callable[[str], None] | None = None) -> pd.DataFrame:
     """Write the demo organisation into `lake`, in place of an earlier one; the same rows for the same size, seed and world.
 
-    Returns one row an entity: entity, n_records, n_versions. `truth`: a folder for what only tests may read (see `write_truth`); attrs["oracle"]
-    of the result then tells how well the true chances foretold 90 days.
+    Returns one row an entity: entity, n_records, n_versions; where a folder for the `truth` is given, `write_truth`'s numbers as attrs["oracle"].
     """
     if size not in SIZES:
         raise WorkbenchError(f"There is no demo of size {size!r}.", fix=f"Sizes: {', '.join(SIZES)}.")
-    (n_leads, n_deals, n_users, busy, written), world, told = SIZES[size], world or World(), []
+    (n_leads, n_deals, n_users, busy, written), world, told, say = SIZES[size], world or World(), [], progress or (lambda text: None)
     company, n_chunks = w.make_company(np.random.default_rng([seed, 0]), n_users, busy, world), -(-max(n_leads, n_deals) // CHUNK)
     reached, won, sold = np.zeros(4), np.zeros(4), 0.0
     with lake.writer():
         pen = _Pen(lake, seed, written, world)
         for k in range(n_chunks):
-            if progress:
-                progress(f"demo organisation: part {k + 1} of {n_chunks}")
+            say(f"demo organisation: part {k + 1} of {n_chunks}")
             rng, company.base = np.random.default_rng([seed, k + 1]), k * 1_000_000
             n, m = (total // n_chunks + (k < total % n_chunks) for total in (n_leads, n_deals))
             leads = w.make_leads(company, rng, n)
@@ -65,8 +60,8 @@ def make_demo(lake, *, size: str = "small", seed: int = 1, world: World | None =
         lake.set_fields(pen.field_rows())
     made = pd.DataFrame([(e, *pen.counts[e]) for e in schema.ENTITIES if e in pen.counts], columns=["entity", "n_records", "n_versions"])
     if truth:
-        sown = planted(world)
-        made.attrs["oracle"] = write_truth(truth, world, pd.concat(told), size=size, seed=seed, leaks=[{"field": f.field, "kind": f.sort} for f in sown if f.leak], clean=[f.field for f in sown if not f.leak])
+        sown = {"leaks": [{"field": f.field, "kind": f.sort} for f in planted(world) if f.leak], "clean": [f.field for f in planted(world) if not f.leak]}
+        made.attrs["oracle"] = write_truth(truth, world, pd.concat(told), size=size, seed=seed, **sown)
     return made
 
 
@@ -125,8 +120,7 @@ def _organisation(c: w.Company, rng: np.random.Generator, rates: np.ndarray, sol
     story.add(team >= 0, c.hired, final=True, team=team, active=1)
     story.add((rng.random(n) < .2) & (np.arange(n) > 3), c.hired + rng.random(n) * 900 * w.DAY, team=(team + 1) % 4)
     story.add(team >= 0, c.left, final=True, active=0)
-    chance = np.concatenate([[.1, .25, .5, .75, 1, 0], np.round(rates, 2), [1, 0]])
-    one = np.arange(1, len(w.PRICES) + 1)
+    chance, one = np.concatenate([[.1, .25, .5, .75, 1, 0], np.round(rates, 2), [1, 0]]), np.arange(1, len(w.PRICES) + 1)
     return {"user": story.told(0)[0], "stage": numbers(n=np.tile(np.arange(1, 7), 2), t=np.repeat([w.START, REVIEW], 6), probability=chance), "product": numbers(n=one, begins=one * 0 + w.START),
             "campaign": numbers(n=np.arange(1, len(campaign) + 1), starts=campaign, begins=np.full(len(campaign), w.START)), "fx_rate": numbers(money=np.arange(4), worth=WORTH),
             "quota": numbers(n=np.arange(1, n + 1), hired=c.hired, gone=np.where(c.left < w.NEVER, c.left, w.NAN), sold=np.full(n, sold))}

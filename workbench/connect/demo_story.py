@@ -59,24 +59,21 @@ def lead_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, wor
     """Versions of leads; visits are counted as of each version, the grade (current_only) is today's in all of them."""
     n, all_, story = leads.n, np.ones(leads.n, dtype=bool), Story(leads.until)
     some = lambda share: rng.random(n) < share  # noqa: E731
-    phone, noise = some(.5), c.world.noise
+    phone, noise, first = some(.5), c.world.noise, workday(leads.born + rng.exponential(2.5 * DAY, n) / c.effort[leads.owner])
     story.add(all_, leads.born, final=True, status=0, owner=np.where(some(.05), NAN, leads.owner + 1), rating=NAN, phone=phone, size=some(.6), mute=0, outcome=0, closed=NAN, gone=NAN)
-    first = workday(leads.born + rng.exponential(2.5 * DAY, n) / c.effort[leads.owner])
     story.add(some(.93), first, status=1, rating=np.digitize(leads.judged + rng.normal(0, .4 * noise, n), [-.4, .7]), phone=phone | some(.6))
     story.add(some(.9), first + DAY, owner=leads.owner + 1)
     story.add(some(.4), leads.born + 25 * DAY + rng.exponential(35 * DAY, n), status=2)
     struck, liked = rng.random(leads.touches.shape[1]) < .12, np.full(n, NEVER)  # a touch that impresses the seller
     np.minimum.at(liked, leads.touches[0, struck].astype(int), START + leads.touches[1, struck] * DAY + DAY)
-    liked = np.where(some(.06), leads.born + rng.exponential(40 * DAY, n), liked)
-    story.add(all_, liked + rng.exponential(4 * DAY, n), status=3, size=1)
+    story.add(all_, np.where(some(.06), leads.born + rng.exponential(40 * DAY, n), liked) + rng.exponential(4 * DAY, n), status=3, size=1)
     story.add(some(.06), leads.born + rng.exponential(90 * DAY, n), mute=1)
     story.add(all_, leads.handed, owner=leads.heir + 1)
     closed = np.where(some(.004), leads.born - 30 * DAY, np.where(some(.004), NAN, leads.close))  # typed wrong, or not at all
     story.add(all_, leads.close, final=True, status=np.where(leads.won, 4, 5), outcome=np.where(leads.won, 1, 2), closed=closed, gone=np.where(leads.won & (c.world.conversion == "pipedrive"), leads.close, NAN))
     story.add(all_, leads.gone, final=True, gone=leads.gone)
     who, when = (work[k][(work["kind"] == WEB) & (work["lead"] >= 0)].astype(np.int64) for k in ("lead", "at"))
-    open_ = when < leads.until[who]
-    story.parts.append((who[open_], when[open_] * 1.0, {}))  # each visit is a version: the counter moves
+    story.parts.append((who[when < leads.until[who]], when[when < leads.until[who]] * 1.0, {}))  # each visit is a version: the counter moves
     planted, c.planted = plant(story, rng.spawn(1)[0], leads, c.world)
     staff, rank = np.ceil(np.exp(rng.normal(4.2 + .45 * leads.fit, noise))), rng.normal(1.2, .6, n) + 1.5 * leads.won - .8 * (leads.close < NEVER)
     told, row = story.told(
@@ -99,8 +96,7 @@ def account_story(c: Company, rng: np.random.Generator, accounts: SimpleNamespac
     story.add(all_, accounts.handed, owner=accounts.heir + 1)
     story.add(all_, gone, final=True, gone=gone)
     parent = rng.integers(0, n, n)
-    parent = np.where((rng.random(n) < .08) & (accounts.born[parent] < accounts.born), c.base + parent + 1, NAN)
-    return story.told(c.base, f=accounts.firm, industry=_words(w.INDUSTRIES, accounts.industry), parent=parent, first_staff=staff, created=_ahead(accounts.born),
+    return story.told(c.base, f=accounts.firm, industry=_words(w.INDUSTRIES, accounts.industry), parent=np.where((rng.random(n) < .08) & (accounts.born[parent] < accounts.born), c.base + parent + 1, NAN), first_staff=staff, created=_ahead(accounts.born),
                       revenue=np.where(rng.random(n) < .6, staff * np.exp(rng.normal(11.6, .4, n)), NAN))[0]
 
 
@@ -108,13 +104,12 @@ def contact_story(c: Company, rng: np.random.Generator, leads: SimpleNamespace, 
     """Versions of contacts: some refuse mails or calls later, change their title or leave; a few stand there twice."""
     n, all_ = contacts.n, np.ones(contacts.n, dtype=bool)
     gone = np.floor(np.where(rng.random(n) < .008, contacts.born + rng.exponential(300 * DAY, n), NEVER))
-    story = Story(gone)
+    story, row = Story(gone), np.arange(n)
     story.add(all_, contacts.born, final=True, mute=0, silent=0, phone=rng.random(n) < .7, gone=NAN)
     for share, values in ((.07, {"mute": 1}), (.03, {"silent": 1}), (.15, {"phone": 1})):
         story.add(rng.random(n) < share, contacts.born + rng.exponential(250 * DAY, n), **values)  # type: ignore[arg-type]
     story.add(all_, gone, final=True, gone=gone)
-    person = np.where(contacts.lead >= 0, c.base + contacts.lead, c.base + 500_000 + np.arange(n))
-    twin = np.where((rng.random(n) < .012) & (contacts.lead < 0), np.maximum(np.arange(n) - 1, 0), np.arange(n))
+    person, twin = c.base + np.where(contacts.lead >= 0, contacts.lead, 500_000 + row), np.where((rng.random(n) < .012) & (contacts.lead < 0), np.maximum(row - 1, 0), row)
     return story.told(c.base, p=person[twin], f=accounts.firm[contacts.account][twin], private=np.where(contacts.lead >= 0, leads.private[contacts.lead], rng.random(n) < .08)[twin], title=_words(w.TITLES, rng.integers(0, len(w.TITLES), n)), account=c.base + contacts.account + 1,
                       owner=accounts.owner[contacts.account] + 1, created=_ahead(contacts.born))[0]
 
@@ -166,8 +161,7 @@ def activity_story(c: Company, rng: np.random.Generator, work: dict) -> pa.Table
     story.add(held & (rng.random(n) < .95), np.maximum(due + rng.exponential(7200, n), entered + 1), done=1)
     off = np.floor(np.maximum(work["until"], entered + 1))
     story.add(planned & ~held & (rng.random(n) < .6), off, gone=off)
-    links = {e: c.base + work[e] + 1 for e in ("lead", "contact", "deal", "account")}
-    return story.told(c.base, **links, kind=kind, way=work["way"], mood=work["mood"], owner=work["user"] + 1, created=_ahead(entered), due=np.floor(due))[0]
+    return story.told(c.base, **{e: c.base + work[e] + 1 for e in ("lead", "contact", "deal", "account")}, kind=kind, way=work["way"], mood=work["mood"], owner=work["user"] + 1, created=_ahead(entered), due=np.floor(due))[0]
 
 
 def _moved(style: str, work: dict, won: np.ndarray, contact: np.ndarray, deal: np.ndarray) -> dict:

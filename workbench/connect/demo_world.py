@@ -10,25 +10,22 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 
-from workbench.connect import demo_worlds as laws
-from workbench.connect.demo_worlds import DAY, DAYS, LAST, NEVER, START, Life, World, season_of
+from workbench.connect.demo_worlds import DAY, DAYS, INDUSTRIES, LAST, NEVER, SOURCES, START, TITLES, Life, World, season_of
 
-NAN, CAUSES = np.nan, laws.CAUSES
-SOURCES, TITLES, INDUSTRIES = laws.SOURCES, laws.TITLES, laws.INDUSTRIES
+NAN = np.nan
 MIGRATED = START + 94 * DAY + 3 * 3600  # the night in which an older system's records came over
 PASS = np.array([1.55, 1.0, 1.0, 1.2])  # log-odds of passing Discovery, Qualification, Proposal, Negotiation
 PRICES = np.outer([2400, 5200, 900, 3600], [1, 2, 4]).ravel().astype(float)
 CALL, EMAIL, MEETING, TASK, NOTE, WEB = range(6)
-OUTBOUND, INBOUND, MEET, LOOK = ([CALL, EMAIL, TASK, NOTE], [.33, .5, .12, .05]), ([CALL, EMAIL], [.3, .7]), ([MEETING], [1]), ([WEB], [1])
-TOUCH = ([WEB, EMAIL, CALL, MEETING], [.45, .32, .14, .09])
+OUTBOUND, INBOUND, MEET, LOOK, TOUCH = ([CALL, EMAIL, TASK, NOTE], [.33, .5, .12, .05]), ([CALL, EMAIL], [.3, .7]), ([MEETING], [1]), ([WEB], [1]), ([WEB, EMAIL, CALL, MEETING], [.45, .32, .14, .09])
 
 
 @dataclass
 class Company:
-    """Who sells, in which world: hired, left, skill and effort of each user; `busy` scales the number of activities; `level` is the log of a lead's
-    general chance (see Life); `base` numbers a chunk's records."""
+    """Who sells, in which world: hired, left, skill and effort of each user; `busy` scales the activities of deals; `base` numbers a chunk's records."""
 
     world: World
     hired: np.ndarray
@@ -36,7 +33,7 @@ class Company:
     skill: np.ndarray
     effort: np.ndarray
     busy: float
-    level: float = 0
+    level: float = 0  # log of a lead's general chance (see Life)
     base: int = 0
     planted: list | tuple = ()  # rows of table `field` for the custom fields of this world
     campaigns = START + np.arange(48) * 30.4 * DAY  # the start of each; number k is of kind k % 3: webinar, event, e-mail
@@ -56,10 +53,6 @@ class Company:
         at = np.where((gone < until) & (rng.random(n) > .2), gone + rng.random(n) * 12 * DAY, np.where(swap < until, swap, NEVER))
         return at, self.owners(rng, np.minimum(at, LAST))
 
-    def running(self, at: np.ndarray) -> np.ndarray:
-        """The number of the latest campaign at `at`, from 1."""
-        return np.clip(np.searchsorted(self.campaigns, at, side="right"), 1, None)
-
 
 def make_company(rng: np.random.Generator, users: int, busy: float, world: World) -> Company:
     """Users come and go over the 48 months; the first one stays, the second has just left. The level is found by trying it on 4,000 leads."""
@@ -67,8 +60,9 @@ def make_company(rng: np.random.Generator, users: int, busy: float, world: World
     left = np.where(rng.random(users) < .25, hired + (200 + rng.exponential(600, users)) * DAY, NEVER)
     hired[:3], left[0], left[1] = START, NEVER, LAST - 25 * DAY
     c = Company(world, hired, np.where(left < LAST, np.floor(left), NEVER), rng.normal(0, 1, users) * world.skill, np.exp(rng.normal(0, .3, users)), busy)
-    trial = _people(c, rng, 4_000)
-    c.level = trial.life.find_level([len(hired), 1], trial.day)
+    trial, row = _people(c, rng, 4_000), np.arange(4_000)
+    ever = lambda level: trial.life.foretold(np.random.default_rng(users), row, trial.day, trial.first, 1, np.exp(level))[:, -1]  # noqa: E731
+    c.level = brentq(lambda level: ever(level).mean() - world.base_rate, -12, 4, xtol=.02)
     return c
 
 
@@ -87,10 +81,6 @@ def moments(rng: np.random.Generator, n: int, season: float, migrated: int = 0) 
     born = np.sort(np.floor(START + chosen * DAY + np.clip(rng.normal(11.5, 2.8, n), 6, 20) * 3600))
     born[: 2 * migrated: 2] = MIGRATED
     return born
-
-
-def _gamma(rng: np.random.Generator, shape: float, mean_days, n) -> np.ndarray:
-    return rng.gamma(shape, 1, n) * mean_days / shape * DAY
 
 
 def _picked(rng: np.random.Generator, table: list[tuple], fit: np.ndarray, intent: np.ndarray, turn: np.ndarray | float = 0) -> np.ndarray:
@@ -119,20 +109,19 @@ def _people(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
 
 def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
     """Leads and their ends: close (won or given up), gone (deleted or merged), worked = until when somebody cared; touches and states as Life tells."""
-    leads, noise, hour = _people(c, rng, n), c.world.noise, lambda: np.clip(rng.normal(13, 2.8, n), 7, 20) * 3600
-    born, fit, intent, owner = leads.born, leads.fit, leads.intent, leads.owner
+    leads, noise = _people(c, rng, n), c.world.noise
+    born, fit, intent = leads.born, leads.fit, leads.intent
     last, cause, touches, states = leads.life.lived(rng, leads.day)
-    ended = np.where(cause > 0, np.floor(START + last * DAY + hour()), NEVER)
-    forgotten = (rng.random(n) < .05 * min(c.world.signal, 1)) & (cause == CAUSES.lost)  # given up, but nobody says so for long
-    close = np.where(cause == CAUSES.gone, NEVER, ended)
-    close = np.floor(np.where(forgotten, np.where(rng.random(n) < .3, NEVER, workday(ended + rng.gamma(2, 90, n) * DAY)), close))
+    ended, won, left = np.where(cause > 0, np.floor(START + last * DAY + np.clip(rng.normal(13, 2.8, n), 7, 20) * 3600), NEVER), cause == 1, cause == 3
+    forgotten = (rng.random(n) < .05 * min(c.world.signal, 1)) & (cause == 2)  # given up, but nobody says so for long
+    close = np.floor(np.where(forgotten, np.where(rng.random(n) < .3, NEVER, workday(ended + rng.gamma(2, 90, n) * DAY)), np.where(left, NEVER, ended)))
     close = np.where(close > LAST, NEVER, close)
-    gone = np.floor(np.where(cause == CAUSES.gone, ended, np.where((close < NEVER) & (rng.random(n) < .004), close + rng.exponential(90 * DAY, n), NEVER)))
-    until, won = np.minimum(close, gone), cause == CAUSES.won
-    handed, heir = c.handover(rng, owner, born, until)
-    kind, latest = np.array([3, 0, 1, 3, 3, 3, 2])[leads.source], c.running(born)
+    gone = np.floor(np.where(left, ended, np.where((close < NEVER) & (rng.random(n) < .004), close + rng.exponential(90 * DAY, n), NEVER)))
+    until = np.minimum(close, gone)
+    handed, heir = c.handover(rng, leads.owner, born, until)
+    kind, latest = np.array([3, 0, 1, 3, 3, 3, 2])[leads.source], np.maximum(np.searchsorted(c.campaigns, born, side="right"), 1)
     leads.__dict__.update(
-        close=close, gone=gone, until=until, worked=np.minimum(ended, until), won=won, touches=touches, states=states, merged=np.where(leads.merging & (cause == CAUSES.gone), leads.twin, NAN), handed=handed, heir=heir,
+        close=close, gone=gone, until=until, worked=np.minimum(ended, until), won=won, touches=touches, states=states, merged=np.where(leads.merging & left, leads.twin, NAN), handed=handed, heir=heir,
         title=_picked(rng, TITLES, fit / noise, intent / noise)[leads.person], industry=_picked(rng, INDUSTRIES, fit / noise, intent / noise)[leads.person],
         judged=.5 * fit + .4 * intent + rng.normal(0, .8 * noise, n), deal=won & (rng.random(n) < .75), firm=c.base // 20 + 2 * leads.person, private=fit + rng.normal(0, 1, n) < -.6,  # judged = what the seller makes of it
         campaign=np.where(kind < 3, np.maximum(latest - (latest - kind) % 3, kind + 3 * (kind == 0)), NAN))
@@ -141,8 +130,7 @@ def make_leads(c: Company, rng: np.random.Generator, n: int) -> SimpleNamespace:
 
 def make_accounts(c: Company, rng: np.random.Generator, leads: SimpleNamespace, n: int) -> tuple[SimpleNamespace, SimpleNamespace]:
     """`n` accounts won by other ways than leads, then one for each converted lead; contacts, of which number i is the first of account i."""
-    bought = np.flatnonzero(leads.won)
-    born = moments(rng, n, c.world.season)
+    bought, born = np.flatnonzero(leads.won), moments(rng, n, c.world.season)
     born[: max(1, n // 3)] = np.floor(START + rng.random(max(1, n // 3)) * 5 * 3600)
     born = np.concatenate([np.sort(born), leads.close[bought]])
     fit, lead = np.concatenate([rng.normal(.1, 1, n), leads.fit[bought]]), np.concatenate([np.full(n, -1), bought])
@@ -167,8 +155,7 @@ def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, acc
     order = np.argsort(born, kind="stable")
     lead, born, account = lead[order], born[order], account[order]
     fit, stage = accounts.fit[account], np.arange(4)
-    owner = np.where(lead >= 0, leads.owner[lead], c.owners(rng, born))
-    owner = np.where(c.left[owner] <= born, c.owners(rng, born), owner)
+    owner = np.where((lead >= 0) & (c.left[leads.owner[lead]] > born), leads.owner[lead], c.owners(rng, born))
     quits = np.where(rng.random(n) < .22, rng.integers(1, 4, n), 9)  # the stage from which on the champion is gone
     champion = (rng.random(n) < expit(.1 + .5 * fit))[:, None] & (stage < quits[:, None])
     frozen = stage >= np.where(rng.random(n) < .2, rng.integers(0, 4, n), 9)[:, None]
@@ -176,10 +163,13 @@ def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, acc
     ease = .4 * fit + .6 * c.skill[owner] - .45 * (rival >= 0)
     passed = rng.random((n, 4)) < expit(PASS + c.world.signal * (ease[:, None] + (champion - .5) - 1.2 * frozen))
     slow = np.exp(.5 * frozen - .15 * champion) * np.exp(rng.normal(0, .5, n))[:, None]
-    spent = np.where(passed, _gamma(rng, 1.8, np.array([12, 15, 19, 15]) * slow, (n, 4)), 4 * DAY + _gamma(rng, 1.4, np.array([28, 34, 38, 34]) * slow, (n, 4)))
+    spent = DAY * np.where(passed, rng.gamma(1.8, np.array([12, 15, 19, 15]) * slow / 1.8), 4 + rng.gamma(1.4, np.array([28, 34, 38, 34]) * slow / 1.4))
     enter, won = np.floor(born[:, None] + np.cumsum(spent, axis=1) - spent), passed.all(axis=1)
     last = np.where(won, 3, np.argmin(passed, axis=1))
-    worked = _quarter_end(rng, workday((enter + spent)[np.arange(n), last]), np.where(won, .4, .12) * min(c.world.season, 2))
+    worked = workday((enter + spent)[np.arange(n), last])
+    month = worked.clip(0, 2 * LAST).astype("datetime64[s]").astype("datetime64[M]")
+    end = (month + 3 - month.astype(int) % 3).astype("datetime64[s]").astype(float) - rng.random(n) * 6 * DAY  # the last days of the quarter, when everybody hurries
+    worked = np.where((end > worked) & (end - worked < 40 * DAY) & (rng.random(n) < np.where(won, .4, .12) * min(c.world.season, 2)), end, worked)
     forgotten = (rng.random(n) < .06) & ~won  # lost, but nobody says so until somebody cleans up
     close = np.where(forgotten, np.where(rng.random(n) < .25, NEVER, workday(worked + rng.gamma(2, 70, n) * DAY)), worked)
     gone = np.floor(np.where(rng.random(n) < .006, born + rng.exponential(60 * DAY, n), NEVER))
@@ -193,13 +183,6 @@ def make_deals(c: Company, rng: np.random.Generator, leads: SimpleNamespace, acc
         n=n, lead=lead, born=born, account=account, fit=fit, owner=owner, champion=champion, frozen=frozen, rival=rival, enter=np.where(stage <= last[:, None], enter, NEVER), close=close, gone=gone,
         until=until, worked=np.minimum(worked, until), won=won, handed=handed, heir=heir, product=product, amount=amount, offer=np.round(amount * np.exp(rng.normal(0, .15, n)), -1), firm=accounts.firm[account],
         money=np.where(account % 5 > 1, 0, account % 4), repeat=np.searchsorted(before, account * 2.0**33 + born) > np.searchsorted(before, account * 2.0**33))  # repeat = won something here before
-
-
-def _quarter_end(rng: np.random.Generator, at: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Some closes wait for the last days of the quarter, when everybody hurries."""
-    month = at.clip(0, 2 * LAST).astype("datetime64[s]").astype("datetime64[M]")
-    end = ((month + 3 - month.astype(int) % 3).astype("datetime64[s]").astype(float)) - rng.random(len(at)) * 6 * DAY
-    return np.where((end > at) & (end - at < 40 * DAY) & (rng.random(len(at)) < share), end, at)
 
 
 class Diary:
@@ -230,9 +213,8 @@ class Diary:
         """All of them in order of time, moved to working days; what would come after its record's close did not happen."""
         out = {k: np.concatenate([p[k] for p in self.parts]) for k in self.parts[0]}
         out["at"] = np.where(out["kind"] == WEB, out["at"], workday(out["at"]))
-        kept = np.flatnonzero((out["at"] < out["until"]) & (out["at"] <= LAST))
-        kept = kept[np.argsort(out["at"][kept], kind="stable")]
-        return {k: v[kept] for k, v in out.items()}
+        order = np.argsort(out["at"], kind="stable")
+        return {k: v[order[(out["at"] < np.minimum(out["until"], LAST + 1))[order]]] for k, v in out.items()}
 
 
 def lead_work(diary: Diary, leads: SimpleNamespace) -> None:
@@ -242,12 +224,10 @@ def lead_work(diary: Diary, leads: SimpleNamespace) -> None:
     who = {"lead": np.arange(n) * 1.0, "deal": none, "contact": none, "account": none, "mood": .5 * leads.intent + .3 * leads.fit - .6 * leads.curious, "until": leads.worked, "born": leads.born,
            "owner": leads.owner, "heir": leads.heir, "handed": leads.handed}
     row, day, hours = leads.touches[:, rng.random(leads.touches.shape[1]) < .75 ** noise]
-    row = row.astype(int)
-    diary.note(who, row, START + day * DAY + np.clip(rng.normal(13, 3.5, len(row)), 6, 23) * 3600, TOUCH, hours=hours, reply=np.full(n, .85))
-    push = push * diary.c.effort[leads.owner] * np.exp(.2 * leads.judged)
-    for start, stop, rate in ((leads.born, leads.born + 12 * DAY, .11), (leads.born + 12 * DAY, np.full(n, NEVER), .022)):
+    diary.note(who, row.astype(int), START + day * DAY + np.clip(rng.normal(13, 3.5, len(row)), 6, 23) * 3600, TOUCH, hours=hours, reply=np.full(n, .85))
+    push, ever = push * diary.c.effort[leads.owner] * np.exp(.2 * leads.judged), np.full(n, NEVER)
+    for start, stop, rate in ((leads.born, leads.born + 12 * DAY, .11), (leads.born + 12 * DAY, ever, .022)):
         diary.spread(who, start, stop, rate * push, OUTBOUND, out=True, reply=expit(-2.2 + .3 * leads.intent))
-    ever = np.full(n, NEVER)
     diary.spread(who, leads.born, ever, .005 * noise * look, LOOK)
     diary.spread(who, leads.born, ever, .003 * noise * np.exp(rng.normal(0, .45, n)), INBOUND, reply=np.full(n, .6))
     late = who | {"until": np.where(leads.close < NEVER, leads.close + 60 * DAY, 0)}  # a closed lead still looks in at times
@@ -256,8 +236,7 @@ def lead_work(diary: Diary, leads: SimpleNamespace) -> None:
 
 def deal_work(diary: Diary, deals: SimpleNamespace) -> None:
     """Work on deals, stage by stage: a champion answers and meets, a frozen budget makes silent."""
-    n = deals.n
-    noise, busy = diary.rng.normal(0, .4 * diary.c.world.noise, (2, n)), diary.c.busy
+    n, busy, noise = deals.n, diary.c.busy, diary.rng.normal(0, .4 * diary.c.world.noise, (2, deals.n))
     who = {"lead": np.full(n, NAN), "deal": np.arange(n) * 1.0, "contact": deals.account * 1.0, "account": deals.account * 1.0, "until": deals.worked, "born": deals.born,
            "owner": deals.owner, "heir": deals.heir, "handed": deals.handed}
     for s in range(4):

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.stats import rankdata
 
 from workbench.errors import WorkbenchError
@@ -31,7 +30,6 @@ FIT, INTENT, CURIOUS, COPY = .65, .6, 1.3, 2.5  # what they do to the log of the
 REST, TOUCHED, GIVEN_UP, DELETED = .2, .033, .017, .00008  # interest without a touch; touches, give-ups, deletions a day
 # words: [word, weight, what it owes to fit, to intent]; sections of a world: parameter -> [least, largest] or what it may be
 SOURCES, TITLES, INDUSTRIES, SECTIONS = tomllib.loads(resources.files("workbench.connect").joinpath("demo.toml").read_text(encoding="utf-8")).values()
-CAUSES = SimpleNamespace(won=1, lost=2, gone=3)
 
 
 @dataclass(frozen=True)
@@ -69,27 +67,24 @@ def read_world(path: str | Path) -> World:
         raise WorkbenchError(f"{path} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
     values: dict = {}
     for section, given in told.items():
-        named = given if isinstance(given, dict) else {}
-        if unknown := sorted(set(named) - set(SECTIONS[section])) if section in SECTIONS and named else [] if section in SECTIONS and given == {} else [section]:
+        known = SECTIONS.get(section, {})
+        if unknown := sorted(set(given) - set(known)) if known and isinstance(given, dict) else [section]:
             raise WorkbenchError(f"{path}: a world has no {', '.join(unknown)}.", fix="Known are " + "; ".join(f"[{s}] {', '.join(names)}" for s, names in SECTIONS.items()) + ".")
-        values |= {name: _checked(path, name, value, SECTIONS[section][name]) for name, value in named.items()}
+        if wrong := [name for name, value in given.items() if not _fits(name, value, known[name])]:
+            allowed = known[wrong[0]]  # numbers: the least and the largest
+            raise WorkbenchError(f"{path}: {wrong[0]} cannot be {given[wrong[0]]!r}.", fix=f"{allowed[0]} to {allowed[1]}." if isinstance(allowed[0], (int, float)) else f"Known are {', '.join(allowed)}.")
+        values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return World(name=Path(path).stem, **values)
 
 
-def _checked(path: str | Path, name: str, value, allowed: list):
-    """`value`, where it may be; lists as tuples."""
-    usual, fix = getattr(World, name), f"A number from {allowed[0]} to {allowed[-1]}, whole where the usual one is."
+def _fits(name: str, value, allowed: list) -> bool:
+    usual = getattr(World, name)
     if name == "breaks":
-        good = isinstance(value, list) and all(isinstance(b, dict) and set(b) <= set(allowed) and type(b.get("on")) is date and type(b.get("rate")) in (int, float) and 0 < b["rate"] < 100
-                                               and b.get("source", SOURCES[0][0]) in [row[0] for row in SOURCES] for b in value)
-        fix = f"Write [[time.breaks]] with on = 2025-03-01, rate = 0.6 and perhaps source = one of {', '.join(row[0] for row in SOURCES)}."
-    elif isinstance(usual, (str, tuple)):
-        good, fix = isinstance(value, type(usual) if isinstance(usual, str) else list) and all(v in allowed for v in ([value] if isinstance(usual, str) else value)), f"Known are {', '.join(allowed)}."
-    else:
-        good = type(value) in (int, type(usual)) and allowed[0] <= value <= allowed[1]
-    if not good:
-        raise WorkbenchError(f"{path}: {name} cannot be {value!r}.", fix=fix)
-    return tuple(value) if isinstance(value, list) else value
+        return isinstance(value, list) and all(isinstance(b, dict) and {*allowed[:2]} <= {*b} <= {*allowed[:3]} and type(b["on"]) is date and type(b["rate"]) in (int, float)
+                                               and 0 < b["rate"] < 100 and b.get("source", SOURCES[0][0]) in [row[0] for row in SOURCES] for b in value)
+    if isinstance(usual, (str, tuple)):
+        return value in allowed if isinstance(usual, str) else isinstance(value, list) and all(v in allowed for v in value)
+    return type(value) in (int, type(usual)) and allowed[0] <= value <= allowed[1]
 
 
 def season_of(day: np.ndarray, strength: float) -> np.ndarray:
@@ -105,11 +100,9 @@ class Life:
         self.world, s, self.start = world, world.signal, leads.first
         self.pace = season_of(day, world.season) * np.where((day + 4) % 7 >= 5, 0, 1.4)  # 2022-07-01 was a Friday; nothing is decided at weekends
         self.turn = world.drift * np.clip(day / DAYS * 2 - 1, -1, 1)
-        self.rate = TOUCHED * np.exp(.3 * leads.intent + .5 * leads.curious)
-        self.hours = world.reply_hours / effort
+        self.rate, self.hours, self.decay = TOUCHED * np.exp(.3 * leads.intent + .5 * leads.curious), world.reply_hours / effort, .5 ** (1 / world.half_life_days)
         self.ease = np.exp(level + leads.frailty + s * (FIT * leads.fit + INTENT * leads.intent - CURIOUS * leads.curious - COPY * leads.copy + skill))
         self.tilt, self.gone = s * (INTENT * leads.intent - FIT * leads.fit), DELETED + leads.merging / 30
-        self.decay = .5 ** (1 / world.half_life_days)
         self.breaks = [((b["on"] - date(2022, 7, 1)).days, b["rate"], "source" not in b or leads.source == [row[0] for row in SOURCES].index(b["source"])) for b in world.breaks]
 
     def touched(self, rng: np.random.Generator, row: np.ndarray, interest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,7 +123,7 @@ class Life:
         return won, GIVEN_UP * (pace > 0) * 1.4 * (1 + interest) ** -self.world.signal + self.gone[row]
 
     def lived(self, rng: np.random.Generator, born: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Each lead's last day and what ended it (CAUSES; 0 = nothing yet), its touches (row, day, hours), and states (row, day, interest) at INSTANTS."""
+        """Each lead's last day and what ended it (1 won, 2 given up, 3 gone, 0 nothing yet), its touches (row, day, hours), and states (row, day, interest) at INSTANTS."""
         told, row, interest = np.isin(np.arange(DAYS), (INSTANTS - START) // DAY), np.arange(len(born)), self.start.copy()
         last, cause, day = np.full(len(born), DAYS), np.zeros(len(born), dtype=int), born
         touches, states = [np.empty((3, 0))], [np.stack([row, day, interest])[:, told[day]]]
@@ -142,44 +135,31 @@ class Life:
             won, lost = self.chances(row, day, interest)
             ends = rng.standard_exponential(len(row)) < won + lost
             why = rng.random(int(ends.sum())) * (won + lost)[ends]
-            cause[row[ends]] = np.where(why < won[ends], CAUSES.won, np.where(why < (won + lost - self.gone[row])[ends], CAUSES.lost, CAUSES.gone))
+            cause[row[ends]] = np.where(why < won[ends], 1, np.where(why < (won + lost - self.gone[row])[ends], 2, 3))
             last[row[ends]] = day[ends]
             row, interest, day = row[~ends], interest[~ends], day[~ends]
             states.append(np.stack([row, day, interest])[:, told[day]])
         return last, cause, np.concatenate(touches, axis=1), np.concatenate(states, axis=1)
 
-    def foretold(self, rng: np.random.Generator, row: np.ndarray, day: np.ndarray, interest: np.ndarray, draws: int) -> np.ndarray:
-        """Chance of each state to convert within 30, 90, 180 days and ever: the mean over `draws` futures of touches, each weighed by its hazards."""
+    def foretold(self, rng: np.random.Generator, row: np.ndarray, day: np.ndarray, interest: np.ndarray, draws: int, ease: float = 1) -> np.ndarray:
+        """Chance of each state to convert within 30, 90, 180 days and ever: mean over `draws` futures of touches, weighed by their hazards; every ease x `ease`."""
         out, who = np.zeros((len(row), len(HORIZONS) + 1)), np.repeat(np.arange(len(row)), draws)
-        row, day, interest, left = np.repeat(row, draws), np.repeat(day, draws), np.repeat(interest, draws), np.full(len(who), 1 / draws)
-        sure = np.zeros(len(out))
-        for ahead in range(1, DAYS):
-            day = np.minimum(day + 1, 3 * DAYS - 1)
+        row, day, interest, left, sure, ahead = np.repeat(row, draws), np.repeat(day, draws), np.repeat(interest, draws), np.full(len(who), 1 / draws), np.zeros(len(out)), 0
+        while ahead < HORIZONS[-1] or len(row) and ahead < DAYS:
+            day, ahead = day + 1, ahead + 1
             interest, _, _ = self.touched(rng, row, interest)
             won, lost = self.chances(row, day, interest)
-            lost += won
-            ends = -np.expm1(-lost) * left
-            sure += np.bincount(who, ends * won / lost, len(out))
+            won = won * ease
+            ends = -np.expm1(-won - lost) * left
+            sure += np.bincount(who, ends * won / (won + lost), len(out))
             left = left - ends
             if ahead in HORIZONS:
                 out[:, HORIZONS.index(ahead)] = sure
             if ahead % 10 == 0:
                 kept = left > .002 / draws
                 row, day, interest, left, who = (v[kept] for v in (row, day, interest, left, who))
-                if not len(row) and ahead > HORIZONS[-1]:
-                    break
         out[:, -1] = sure
         return out
-
-    def find_level(self, seed: list[int], born: np.ndarray) -> float:
-        """The level at which base_rate of these leads (made at level 0) ever convert, and from now on theirs."""
-        ease = self.ease
-
-        def excess(level: float) -> float:
-            self.ease = ease * np.exp(level)
-            return self.foretold(np.random.default_rng(seed), np.arange(len(born)), born, self.start, 1)[:, -1].mean() - self.world.base_rate
-
-        return brentq(excess, -12, 4, xtol=.02, rtol=.001)
 
 
 def truth_of(life: Life, rng: np.random.Generator, leads: SimpleNamespace, base: int, draws: int) -> pd.DataFrame:
