@@ -156,7 +156,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     scores, points, values, start = _scored(lake, spine, known, scorer, rows["y"].mean() if len(rows) else 0.5, others)
     past = told.sample(min(len(told), PAST), random_state=seed) if scorer else told.head(0)
     past_points = scorer.points(past[spine.features])[0] if scorer else past[[]]
-    judged_rows = value.with_rivals(shown, told, score_at=spine.score_at, crm="rating" if "rating" in spine.features else "") if len(shown) else shown
+    judged_rows = value.with_rivals(shown, told, score_at=spine.score_at, crm=_crm_score(told)) if len(shown) else shown
     labels, now = (bands.segment_labels(lake, frame, as_of=as_of) for frame in (told.iloc[shown["row"]], spine.open))
     return LeadScores(spine, judged, numbers, scorer, judged_rows, suspects, trial, horizons, drift, half_life, bands.calibration_bins(shown), _bands(shown, scorer, scores, spine),
                       bands.segments(shown, labels, open_labels=now, seed=seed) if len(shown) else pd.DataFrame(),
@@ -217,6 +217,12 @@ def _numbers(told: pd.DataFrame, judged: ladder.Evaluation, rows: pd.DataFrame) 
         found |= {"ece": calibration_error(y, p), "ece_perfect": perfect_calibration_error(p, rows["luck"].to_numpy())[1]}
         out |= {k: round(float(v), 5) for k, v in found.items()}
     return out
+
+
+def _crm_score(told: pd.DataFrame) -> str:
+    """The field by which the CRM ranks on its own: `rating`, where every value has a known rank."""
+    said = set(told["rating"].dropna().astype(str).str.strip().str.lower()) if "rating" in told else set()
+    return "rating" if said and said <= set(value.RANKS) else ""
 
 
 def _bands(rows: pd.DataFrame, scorer: Scorer | None, scores: pd.DataFrame, spine: Snapshots) -> pd.DataFrame:

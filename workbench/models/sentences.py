@@ -2,8 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pandas as pd
+
+from workbench.models import value
 from workbench.models.leads import LeadScores
 from workbench.models.reasons import readable
+
+BAND_FORMATS = {c: "share" for c in ("p_mean", "observed", "low", "high", "p_open", "p_open_low", "p_open_high")} | {"expected": ".1f"}
+
+
+@dataclass(frozen=True)
+class Profit:
+    """What calling by score would have earned: a sentence, and the frames of `value.profit_curve` and `value.cut_table`."""
+
+    sentence: str
+    curve: pd.DataFrame
+    cuts: pd.DataFrame
+    currency: str = ""
+
+
+def profit(s: LeadScores, costs: dict) -> Profit:
+    """The profit of calling by score, with the table [value] of workbench.toml; a conversion without a value there is worth what its like brought."""
+    worth = costs.get("value_per_conversion") or (s.scores["value"].median() if s.scores["value"].notna().any() else 0)
+    if not s.usable or not worth or "cost_per_call" not in costs:
+        why = ("No score is usable, so no profit can be told." if not s.usable else
+               "Write cost_per_call and value_per_conversion below [value] in workbench.toml, and this tells from which chance on a call pays.")
+        return Profit(why, pd.DataFrame(), pd.DataFrame())
+    curve, cuts = (f(s.rows, cost_per_call=costs["cost_per_call"], value_per_conversion=worth) for f in (value.profit_curve, value.cut_table))
+    return Profit(value.profit_sentence(cuts, currency=costs.get("currency", ""), noun=s.spine.entity), curve, cuts, costs.get("currency", ""))
+
+
+def segments_sentence(s: LeadScores) -> str:
+    """Whether the scores hold in every segment."""
+    if s.segments.empty:
+        return "No score was judged, so none can be judged by segment."
+    off = s.segments[s.segments["reading"] != "as said"]
+    told = f"In {counted(len(off), 'segment')} of {len(s.segments):,} the scores say too much or too little" if len(off) else f"In all {len(s.segments):,} segments the outcomes agree with the scores"
+    return f"{told}, after control of false discoveries. Small segments borrow from the others; every one is scored by the same model."
 
 
 def counted(n: int, noun: str) -> str:
@@ -64,7 +101,10 @@ def trust_points(s: LeadScores) -> str:
     points = [how, *s.notes]
     if r["assumed"]:
         points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
-    named = s.suspects[s.suspects["verdict"] != "fine"]
+    if s.half_life:
+        points.append(f"What an inbound activity or visit tells halves in about {s.half_life.days:.0f} days (95 % interval {s.half_life.low:.0f} to {s.half_life.high:.0f}); "
+                      + ("it is used with that half-life." if s.half_life.pays else "it foretells nothing beyond the other fields out of sample, so it is not used."))
+    named = s.suspects[s.suspects["verdict"] != "fine"].assign(used=lambda f: f["field"].isin(s.spine.features))
     for used, words in ((True, "**In use although they know much alone**; find out when they are filled"), (False, "Kept out, and they do know much of the outcome")):
         fields = [f"{readable(f.field)} ({f.verdict}, AUC {f.auc:.2f})" for f in named[named["used"] == used].itertuples()]
         if fields:
@@ -85,7 +125,7 @@ def scores_sentence(s: LeadScores) -> str:
         return f"{counted(n, f'open {entity}')}, newest first; none has a score." if n else f"No {entity} is open, so there is nobody to call."
     return (f"{counted(n, f'open {entity}')}: {s.scores['p_convert'].sum():,.1f} of them are expected to {'convert' if entity == 'lead' else 'be won'}. Ten points double the odds. "
             "The interval (80 %) is what records scored alike did on average, not this one; where it leaves the chance out, trust the interval."
-            + " Fewer than 100 records had the event, so the best scores' intervals are too narrow." * (s.judged.rows.loc[s.judged.rows["y"] == 1, "group"].nunique() < 100))
+            + " Fewer than 100 records had the event, so the best scores' intervals may be too narrow." * (s.judged.rows.loc[s.judged.rows["y"] == 1, "group"].nunique() < 100))
 
 
 def call_sentence(s: LeadScores, capacity: int) -> str:
@@ -111,8 +151,8 @@ def next_steps(s: LeadScores) -> str:
         steps.append(f"Wait for more outcomes, or import older {s.spine.entity}s, lost ones too.")
     if s.spine.evaluation != "time" and s.results()["n"]:
         steps.append("Bring creation and closing dates into the export: then the score can be judged in order of time, and for a horizon.")
-    if s.suspects["used"].any() and (s.suspects.loc[s.suspects["used"].astype(bool), "verdict"] != "fine").any():
-        steps.append("Ask who fills the suspected fields, and when; take them out of the mapping if it is after the decision.")
+    if (s.suspects["verdict"] != "fine").any():
+        steps.append("Ask who fills the accused fields, and when; let one in by name (parameter `allow`) if it is known when the record is scored.")
     if len(s.spine.assumed):
         steps.append("Import again after a while: fields that changed show their history, and need no assumption any more.")
     return "\n".join(f"- {p}" for p in steps)
