@@ -180,7 +180,7 @@ def test_drift_turns_weight_from_fit_to_intent():
     leads = life_of(4000, drift=1., season=0.)
     day = lambda d: np.log(leads.life.chances(np.arange(4000), np.full(4000, d), np.ones(4000))[0])  # noqa: E731
     first, last = (np.polyfit(leads.fit[~leads.copy], day(d)[~leads.copy], 1)[0] for d in (0, 1455))
-    assert first == pytest.approx(2 * .65, abs=.1) and last == pytest.approx(0, abs=.1)  # .65 (1 - drift u), u = -1 and 1
+    assert first == pytest.approx(2 * .8, abs=.1) and last == pytest.approx(0, abs=.1)  # .8 (1 - drift u), u = -1 and 1
 
 
 # what is known of it

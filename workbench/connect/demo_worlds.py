@@ -26,8 +26,8 @@ DAYS = 1461
 SEASON = np.array([1.05, 1, 1.1, 1, 1, 1.05, .78, .72, 1.12, 1.1, 1.08, .66])  # January .. December
 HORIZONS = (30, 90, 180)
 INSTANTS = LAST - 91 * DAY * np.arange(9)  # when truth is told: the end and eight quarters before it, all at a day's last second
-FIT, INTENT, CURIOUS, COPY = .65, .6, 1.3, 2.5  # what they do to the log of the chance, in a world of signal 1
-REST, TOUCHED, GIVEN_UP, DELETED = .2, .033, .017, .00008  # interest without a touch; touches, give-ups, deletions a day
+FIT, INTENT, CURIOUS, COPY = .8, .7, 1.3, 2.5  # what they do to the log of the chance, in a world of signal 1
+REST, TOUCHED, GIVEN_UP, DELETED = .12, .033, .017, .00008  # interest without a touch; touches, give-ups, deletions a day
 # words: [word, weight, what it owes to fit, to intent]; sections of a world: parameter -> [least, largest] or what it may be
 SOURCES, TITLES, INDUSTRIES, SECTIONS = tomllib.loads(resources.files("workbench.connect").joinpath("demo.toml").read_text(encoding="utf-8")).values()
 
