@@ -8,6 +8,7 @@ help:
 	@echo "make test       run the whole test suite (set WORKBENCH_REAL_DATA=FOLDER for the real-data tests)"
 	@echo "make bench      measure speed and memory; prints a table of ratios"
 	@echo "make soak       run the long proofs"
+	@echo "make worlds     hold every claim about scores against worlds whose truth is known (ARGS=\"FILE.toml --seeds 5\" are passed on)"
 	@echo "make notebooks  run the committed notebooks again on the small demo and keep their outputs"
 	@echo "make lab        open JupyterLab at notebooks/00_start_here.ipynb (ARGS=\"--no-browser --port 8890\" are passed on)"
 	@echo "make lint       ruff, types, shape rules, lines of Python in workbench/"
@@ -36,6 +37,9 @@ bench: .venv/installed
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak
 
+worlds: .venv/installed
+	$(BIN)/python -m tests.worlds $(ARGS)
+
 notebooks: .venv/installed
 	$(BIN)/python -m tests.check_notebooks --write
 
@@ -49,5 +53,5 @@ lint: .venv/installed
 	$(BIN)/mypy workbench
 	$(BIN)/python lint/shape.py
 
-.PHONY: help demo test bench soak notebooks lab lint
+.PHONY: help demo test bench soak worlds notebooks lab lint
 .DEFAULT_GOAL := help
