@@ -22,8 +22,8 @@ from workbench.rows import scratch
 
 END = datetime(2026, 6, 30, 23, 59, 59)
 SOURCE = "demo"
-# leads, deals, users, activity in relation to the world's rates, and whether activities have texts
-SIZES = {"small": (3_000, 1_200, 16, .55, True), "medium": (20_000, 8_000, 60, .6, True), "large": (1_000_000, 1_000_000, 900, .3, False)}
+# leads, deals, users, activity of deals in relation to the world's rates, and whether activities have texts
+SIZES = {"small": (3_000, 1_200, 16, .55, True), "medium": (20_000, 8_000, 60, .6, True), "large": (1_000_000, 1_000_000, 900, .18, False)}
 CHUNK = 25_000  # leads or deals made at a time
 ENDINGS = ("is_converted", "is_lost", "is_won", "deleted_at", "merged_into")  # what a CRM dates even where it tracks no changes
 TRACKED = ("lead", "deal", "account", "contact")  # entities whose changes a CRM may not track
