@@ -29,7 +29,7 @@ def ever_days(frame: pd.DataFrame) -> int | None:
     days = np.sort(won[(won <= end)])
     if not len(days):
         return None
-    at_risk = len(end) - np.searchsorted(np.sort(end), days, side="left")
+    at_risk = len(end) - np.searchsorted(np.sort(end), days) - (np.arange(len(days)) - np.searchsorted(days, days))  # of one day one after the other
     came = 1 - np.cumprod(1 - 1 / at_risk)
     found = int(np.ceil(days[np.argmax(came >= COME * came[-1])] / 30) * 30)
     return found if found < 0.7 * longest else None  # the plateau has to be seen
