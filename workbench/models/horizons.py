@@ -39,11 +39,13 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, numbers: dict, X
     """One row a horizon: horizon (in words), days, verdict, n, n_events, base_rate, auc, log_loss, base_log_loss, ece, ece_perfect, changed (share of the
     chances moved so that none exceeds that of a longer horizon); and the chances of the rows X (None: nothing is sold), a column p_<days> or p_ever each.
 
-    The rung that was chosen is judged and fitted again for each, each in its own order of time. "ever" is `ever_days`.
+    The rung that was chosen is judged and fitted again for each, each in its own order of time. "ever" is `ever_days`, told where that is
+    longer than the main horizon, and comes last.
     """
     out, chances = [], {}
     ever = ever_days(spine.frame) if spine.evaluation == "time" and spine.frame["days_to_win"].notna().any() else None
-    days = sorted({*HORIZONS, spine.horizon_days, *([ever] if ever and ever > spine.horizon_days else [])}) if ever is not None and judged.verdict == "usable" else []
+    last = [ever] if ever is not None and ever > spine.horizon_days else []
+    days = [*sorted({*HORIZONS, spine.horizon_days} - {*last}), *last] if ever is not None and judged.verdict == "usable" else []
     for h in days:
         found, told = judged, None
         if h != spine.horizon_days:
@@ -52,13 +54,13 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, numbers: dict, X
         rows, row = found.rows, found.ladder[found.ladder["model"] == judged.model] if len(found.ladder) else found.ladder
         y, p = (rows[c].to_numpy() if c in rows else np.empty(0) for c in ("y", judged.model))
         usable = len(row) and row["gain_low"].iloc[0] > 0
-        base = {"horizon": f"ever ({h} days)" if h == ever else f"{h} days", "days": h, "verdict": "usable" if usable else "too little data", "n": len(y), "n_events": int(y.sum()),
+        base = {"horizon": f"ever ({h} days)" if h in last else f"{h} days", "days": h, "verdict": "usable" if usable else "too little data", "n": len(y), "n_events": int(y.sum()),
                 "base_rate": y.mean() if len(y) else np.nan}
         judged_so = {"auc": row["auc"].iloc[0], "log_loss": row["log_loss"].iloc[0], "base_log_loss": found.ladder["log_loss"].iloc[0], "ece": calibration_error(y, p),
                      "ece_perfect": perfect_calibration_error(p, rows["group"].to_numpy())[1]} if len(row) else {}
         out.append(base | judged_so)
         if usable and X is not None:
-            chances["p_ever" if h == ever else f"p_{h}"] = (h, fitted_scorer(told, spine, found, judged.model, seed).probabilities(X) if told is not None else None)
+            chances["p_ever" if h in last else f"p_{h}"] = (h, fitted_scorer(told, spine, found, judged.model, seed).probabilities(X) if told is not None else None)
     table = pd.DataFrame(out, columns=["horizon", "days", "verdict", "n", "n_events", "base_rate", "auc", "log_loss", "base_log_loss", "ece", "ece_perfect"])
     return table, pd.DataFrame({name: p for name, (_, p) in chances.items()}, index=X.index if X is not None else None)
 
