@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-CLIP = 1e-4
+CLIP, MONTH = 1e-4, 30.4375  # days
 Z80 = 1.2815515655446004  # the normal distribution's 90th percentile: 80 % lie within
 TYPICAL = 0.1  # how far, in log-odds, a map's bends and a level's moves between quarters usually are
 HIDDEN = 0.1  # the share of the binomial variance that hidden causes explain beyond a score: an assumption, no data of ours can tell it
@@ -171,7 +171,7 @@ def _offsets(label: np.ndarray, off: np.ndarray, slope: np.ndarray, groups: np.n
 
     Residuals of the label itself would say that nothing can be wrong where nobody had the event."""
     _, code = np.unique(label, return_inverse=True)
-    _, cell = np.unique(np.column_stack([code, np.unique(groups, return_inverse=True)[1]]), axis=0, return_inverse=True)
+    _, cell = np.unique(np.unique(groups, return_inverse=True)[1] * (code.max() + 1) + code, return_inverse=True)
     weight = np.maximum(np.bincount(code, slope), 1e-9)
     crowding = max((np.bincount(cell, off) ** 2).sum() / weight.sum(), 0.2)
     return np.bincount(code, off) / weight, crowding / weight

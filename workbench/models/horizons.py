@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.features.snapshots import Snapshots
 from workbench.models import ladder
-from workbench.models.calibration import Interval, Platt, calibration_error, level_now, perfect_calibration_error
+from workbench.models.calibration import MONTH, Interval, Platt, calibration_error, level_now, perfect_calibration_error
 from workbench.models.learners import RUNGS
 from workbench.models.reasons import Scorer
 from workbench.models.rungs import BaseRate
@@ -74,7 +74,7 @@ def fitted_scorer(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation
     map = Platt().fit(parts[tested], y[tested])
     interval = Interval().fit(map, parts[tested], y[tested], groups[tested], found.fold[tested])
     if spine.evaluation == "time":
-        months = (pd.Timestamp(spine.as_of) - told["as_of"]).to_numpy() / np.timedelta64(1, "D") / 30.4375
+        months = (pd.Timestamp(spine.as_of) - told["as_of"]).to_numpy() / np.timedelta64(1, "D") / MONTH
         shift, variance = level_now(map, parts[used], y[used], groups[used], months[used], np.isin(used, tested))
         map.a_, interval.common_variance_ = map.a_ + shift, interval.common_variance_ + variance
     return Scorer(rung, map, interval)
@@ -95,7 +95,7 @@ def ordered_trial(told: pd.DataFrame, spine: Snapshots, judged: ladder.Evaluatio
     """Two rows for an export without dates, about drift: the model judged in folds of any order, and learned from the first 70 % by the running number
     (created_order) and judged on the rest: n, base_rate, auc, log_loss, base_log_loss, ece, ece_perfect. Empty where rows have dates, or no order."""
     trials = []
-    if spine.evaluation != "time" and told["order"].nunique() >= 0.9 * len(told):
+    if judged.verdict == "usable" and spine.evaluation != "time" and told["order"].nunique() >= 0.9 * len(told):
         frame, rungs = told.assign(as_of=pd.Timestamp(0) + pd.to_timedelta(told["order"], "D")), tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model))
         trials = [("any order, five folds", judged), ("learned from the first 70 %, judged on the rest", ladder.evaluate(frame, spine.features, evaluation="time", horizon_days=0, seed=seed, rungs=rungs))]
     out = []

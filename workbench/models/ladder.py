@@ -7,7 +7,8 @@ the rows that were resolved early, whose rate is another. Grouped (no dates): tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from workbench.models.calibration import Platt, calibration_error, equal_mass, log_losses, perfect_calibration_error  # noqa: F401
+from workbench.models.calibration import MONTH, Platt, equal_mass, level_now, log_losses  # noqa: F401
 from workbench.models.learners import RUNGS
 from workbench.models.rungs import BaseRate, group_folds
 
@@ -80,18 +81,24 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     parts: dict[str, np.ndarray] = {}
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
     fold[used] = group_folds(y[used], groups[used], k=k, seed=seed, alike=alike)
-    for f in range(fold.max() + 1):
+
+    def judged_by(f: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         fit, out = learned_from(train & (fold != f), seed), np.flatnonzero(fold == f)
         beside: dict[str, BaseRate] = {}
         for rung in rungs:
             if progress:
                 progress(f"fold {f + 1} of {fold.max() + 1}: {rung.name}")
             beside[rung.name] = rung().fit(X.iloc[fit], y[fit], groups[fit], beside)
-            found = beside[rung.name].parts(X.iloc[out])
-            parts.setdefault(rung.name, np.zeros((len(y), found.shape[1])))[out] = found
+            yield rung.name, out, beside[rung.name].parts(X.iloc[out])
+
+    with ThreadPoolExecutor(2) as pool:  # what costs time lets go of the interpreter
+        for done in pool.map(lambda f: list(judged_by(f)), range(fold.max() + 1)):
+            for name, out, found in done:
+                parts.setdefault(name, np.zeros((len(y), found.shape[1])))[out] = found
     rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
+    as_of, codes = frame["as_of"].to_numpy("datetime64[s]"), np.unique(groups, return_inverse=True)[1]
     for name, z in parts.items():
-        rows[name] = expit(z[test, 0]) if name == BaseRate.name else _calibrated(z, y, train, test, fold, evaluation)
+        rows[name] = _as_used(z, y, fold, codes, as_of, test, horizon_days) if evaluation == "time" else expit(z[test, 0]) if name == BaseRate.name else _by_folds(z, y, fold)
     judged = _judge(rows, [r.name for r in rungs], seed)
     judged.parts, judged.fold = parts, fold
     return judged
@@ -113,14 +120,29 @@ def _too_few(y: np.ndarray, groups: np.ndarray, sets: dict[str, tuple[np.ndarray
     return ""
 
 
-def _calibrated(z: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, fold: np.ndarray, evaluation: str) -> np.ndarray:
-    """Probabilities of the test rows. Time: mapped by the earlier rows, cross-fitted. Grouped: each fold by what the others show."""
-    if evaluation == "time":
-        return Platt().fit(z[train], y[train]).predict(z[test])
+def _by_folds(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Probabilities without dates: each fold mapped by what the others show."""
     p = np.empty(len(y))
     for f in np.unique(fold):
         p[fold == f] = Platt().fit(z[fold != f], y[fold != f]).predict(z[fold == f])
     return p
+
+
+def _as_used(z: np.ndarray, y: np.ndarray, fold: np.ndarray, groups: np.ndarray, as_of: np.ndarray, test: np.ndarray, horizon_days: int) -> np.ndarray:
+    """Probabilities of the test rows as runs would have given them: four times over the test, the map is learned anew from the latest 30 % of the rows whose
+    horizon had ended by then, in the other folds, and moved to the level of that day (`level_now`), as `horizons.fitted_scorer` does today."""
+    p, day, horizon = np.empty(len(y)), np.timedelta64(1, "D"), np.timedelta64(horizon_days, "D")
+    starts = np.unique(np.quantile(as_of[test].astype("int64"), (0, 0.25, 0.5, 0.75), method="lower")).astype(as_of.dtype)
+    for start, end in zip(starts, [*starts[1:], as_of.max() + day], strict=True):
+        known = (fold >= 0) & (as_of + horizon <= start)
+        late = known & (as_of >= np.quantile(as_of[known].astype("int64"), 0.7, method="lower").astype(as_of.dtype))
+        for f in np.unique(fold[test]):
+            mine, others = test & (as_of >= start) & (as_of < end) & (fold == f), known & (fold != f)
+            learned = late[others]
+            map = Platt().fit(z[others][learned], y[others][learned])
+            map.a_ += level_now(map, z[others], y[others], groups[others], (start - as_of[others]) / day / MONTH, learned)[0]
+            p[mine] = map.predict(z[mine])
+    return p[test]
 
 
 def _judge(rows: pd.DataFrame, names: list[str], seed: int) -> Evaluation:

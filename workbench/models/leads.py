@@ -147,7 +147,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     numbers, shown = _numbers(told, judged, rows), rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
     say("weighing the accused fields")
     trial = _trial(lake, with_accused, told, judged, accused, seed)
-    drift = ordered_trial(told, spine, judged, seed) if judged.verdict == "usable" else pd.DataFrame()
+    drift = ordered_trial(told, spine, judged, seed)
     scorer = fitted_scorer(told, spine, judged, judged.model, seed) if judged.verdict == "usable" else None
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     say("scoring other horizons")
@@ -157,10 +157,10 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     past = told.sample(min(len(told), PAST), random_state=seed) if scorer else told.head(0)
     past_points = scorer.points(past[spine.features])[0] if scorer else past[[]]
     judged_rows = value.with_rivals(shown, told, score_at=spine.score_at, crm=_crm_score(told)) if len(shown) else shown
-    labels, now = (bands.segment_labels(lake, frame, as_of=as_of) for frame in (told.iloc[shown["row"]], spine.open))
+    labels, now = (bands.segment_labels(lake, frame, as_of=as_of) for frame in (told.iloc[shown["row"].astype(int)], spine.open))
     return LeadScores(spine, judged, numbers, scorer, judged_rows, suspects, trial, horizons, drift, half_life, bands.calibration_bins(shown), _bands(shown, scorer, scores, spine),
-                      bands.segments(shown, labels, open_labels=now, seed=seed) if len(shown) else pd.DataFrame(),
-                      bands.stability(told, spine.open, [c for c in spine.features if not c.endswith("_text")], groups=told["group"].to_numpy(), seed=seed) if scorer and not examples else pd.DataFrame(),
+                      bands.segments(shown, labels, open_labels=now, seed=seed),
+                      bands.stability(told, spine.open, [c for c in spine.features if not c.endswith("_text")] if scorer and not examples else [], groups=told["group"].to_numpy(), seed=seed),
                       value.lift(judged_rows, seed=seed), scores, points, values, start, past[["id", "as_of", "event"]].join(past_points), examples, notes + spine.notes)
 
 

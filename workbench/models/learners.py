@@ -69,15 +69,20 @@ class Logistic(BaseRate):
 
     def _design(self, X: pd.DataFrame) -> np.ndarray:
         bent, owner = self._bent(X)
-        blocks = [np.nan_to_num(np.clip((bent - self.mean_) / self.scale_, -6, 6)), as_numbers(X, self.numeric_).isna().to_numpy(dtype=float)]
-        self.owner_ = [*owner, *self.numeric_]
+        words = {c: terms.weights(X[c]) for c, terms in self.words_.items()}
+        self.owner_ = [*owner, *self.numeric_, *(c for c, levels in self.levels_.items() for _ in levels), *(c for c, w in words.items() for _ in range(w.shape[1]))]
+        design, at, row = np.zeros((len(X), len(self.owner_))), bent.shape[1], np.arange(len(X))
+        design[:, :at] = np.nan_to_num(np.clip((bent - self.mean_) / self.scale_, -6, 6))
+        design[:, at: at + len(self.numeric_)] = as_numbers(X, self.numeric_).isna()
+        at += len(self.numeric_)
         for c, levels in self.levels_.items():
-            blocks.append((as_text(X[c]).to_numpy()[:, None] == np.array(levels, dtype=object)[None, :]).astype(float).reshape(len(X), len(levels)))
-            self.owner_ += [c] * len(levels)
-        for c, terms in self.words_.items():
-            blocks.append(terms.weights(X[c]))
-            self.owner_ += [c] * len(terms.terms_)
-        return np.hstack(blocks)
+            code = pd.Index(levels, dtype=object).get_indexer(as_text(X[c]))
+            design[row[code >= 0], at + code[code >= 0]] = 1
+            at += len(levels)
+        for block in words.values():
+            design[:, at: at + block.shape[1]] = block
+            at += block.shape[1]
+        return design
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
         return self.model_.decision_function(self._design(X))
@@ -140,7 +145,7 @@ class Boosted(BaseRate):
             held = np.isin(groups, np.random.default_rng(seed).choice(unique, max(1, len(unique) // 7), replace=False))
             if len(np.unique(y[held])) < 2 or len(np.unique(y[~held])) < 2:
                 held = np.zeros(len(y), dtype=bool)
-            settings = {"objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": int(30 * min(len(y) / len(unique), 10)), "feature_fraction": 0.8,
+            settings = {"objective": "binary", "learning_rate": 0.1, "num_leaves": 6, "min_data_in_leaf": int(30 * min(len(y) / len(unique), 10)), "feature_fraction": 0.8,
                         "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "cat_smooth": 20.0, "num_threads": 1, "deterministic": True, "force_row_wise": True,
                         "seed": seed, "verbose": -1}
             train = lgb.Dataset(data[~held], y[~held], free_raw_data=False)
@@ -154,12 +159,12 @@ class Boosted(BaseRate):
 
     def log_odds(self, X: pd.DataFrame) -> np.ndarray:
         data = self._data(X)
-        return np.mean([m.predict(data, raw_score=True) for m in self.models_], axis=0)
+        return np.mean([m.predict(data, raw_score=True, num_threads=0) for m in self.models_], axis=0)
 
     def contributions(self, X: pd.DataFrame) -> list[pd.DataFrame]:
         """Exact tree SHAP values (LightGBM's pred_contrib), mean of the bags."""
         data = self._data(X)
-        parts = np.mean([m.predict(data, pred_contrib=True) for m in self.models_], axis=0)[:, :-1]
+        parts = np.mean([m.predict(data, pred_contrib=True, num_threads=0) for m in self.models_], axis=0)[:, :-1]
         return [pd.DataFrame(parts, index=X.index, columns=data.columns).reindex(columns=X.columns, fill_value=0.0)]
 
 
