@@ -48,7 +48,7 @@ def row_of(path: Path, size: str, seed: int, grown: bool) -> dict:
            "ece": r["ece"], "perfect": r["ece_perfect"], "leaks": f"{len(planted & set(r['suspects']))}/{len(planted)}" if planted else "",
            "accused": f"{len(set(world['clean']) & set(r['suspects']))}/{len(world['clean'])}" if world["clean"] else "",
            "others": ",".join(sorted(set(r["suspects"]) - planted - set(world["clean"]) - {"x_call_grade"})),
-           "half_life": r["half_life_days"] and f"{r['half_life_days']:.0f}/{world['half_life_days']:.0f}"}
+           "half_life": s.half_life and f"{s.half_life.days:.0f} ({s.half_life.low:.0f}-{s.half_life.high:.0f})/{world['half_life_days']:.0f}"}
     if s.usable and len(s.scores):
         told = s.scores.set_index("id").join(truth.drop(columns="as_of").add_suffix("_true"), how="inner")
         bands = told.groupby("band")["p_90_true"].mean()
@@ -87,7 +87,7 @@ def main() -> None:
     for path in told.worlds or sorted(WORLDS.glob("*.toml")):
         for seed in range(1, told.seeds + 1):
             rows.append(row_of(path, told.size, seed, told.grown))
-            print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+            print({k: round(float(v), 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
     table = pd.DataFrame(rows)
     print(table.round(4).to_string())
     if "held" in table and (known := table.dropna(subset=["held"])).bands.sum():

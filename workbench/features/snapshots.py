@@ -59,9 +59,6 @@ def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, sou
         raise WorkbenchError(f"score_at {score_at!r} is unknown.", fix="Use auto, grid or creation.")
     if not 1 <= horizon_days <= 3650:
         raise WorkbenchError(f"A horizon of {horizon_days} days makes no sense.", fix="Use 1 to 3650.")
-    known = {c for e in (entity, "account", "product", "activity") for c in lake.columns(e)}
-    if unknown := sorted(set(allow or []) - known):
-        raise WorkbenchError(f"allow names no field: {', '.join(unknown)}.", fix="The table of excluded fields in the report names those that can be let in.")
     records = seen_records(lake, entity, as_of, source)
     dated = bool(len(records)) and records["created_at"].notna().mean() > 0.5
     closings = not records["closed_unknown"].sum() * 2 > (~records["is_open"] & records["gone_at"].isna()).sum()
@@ -81,6 +78,9 @@ def snapshots(lake, entity: str, *, as_of: datetime, horizon_days: int = 90, sou
     if dated and how == "creation":  # no history: what stood at creation is all that may be said of an open record
         now["as_of"] = now["seen_at"]
     values = as_of_features(lake, entity, pd.concat([spine[["id", "as_of"]], now[["id", "as_of"]]], ignore_index=True), allow)
+    known = {*values.columns, *(c for e in (entity, "account", "product", "activity") for c in lake.columns(e))}
+    if unknown := sorted(set(allow or []) - known):
+        raise WorkbenchError(f"allow names no field: {', '.join(unknown)}.", fix="The table of excluded fields in the report names those that can be let in.")
     names, excluded = _kept(lake, entity, values.iloc[: len(spine)], source, how, allow or [])
     if let_in := sorted(set(allow or []) & set(names)):
         notes.append(f"Let in by name, although nobody knows when they were filled: {', '.join(let_in)}.")

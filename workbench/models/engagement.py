@@ -19,13 +19,18 @@ PROFILED, JUDGED = 400_000, 15_000  # rows at most
 
 @dataclass(frozen=True)
 class HalfLife:
-    """days with its 95 % interval (profile likelihood); gain in log loss of a logistic regression by `engagement`, out of sample, with its lower 95 % bound; pays = that is above 0."""
+    """days with its 95 % interval; gain in log loss of a logistic regression by `engagement`, out of sample, with its lower 95 % bound; pays = that is above 0."""
 
     days: float
     low: float
     high: float
     gain: float
     gain_low: float
+
+    @property
+    def known(self) -> bool:
+        """The interval lies within what was looked through."""
+        return bool(GRID[0] * 1.2 < self.low and self.high < GRID[-1] / 1.2)
 
     @property
     def pays(self) -> bool:
@@ -55,7 +60,7 @@ def learned_half_life(lake, entity: str, told: pd.DataFrame, features: list[str]
     fold = group_folds(y, groups, k=3, seed=seed)
     beside, with_it = (_out_of_fold(rows[names], y, fold) for names in (others, features))
     gain = np.logaddexp(0, beside) - y * beside - np.logaddexp(0, with_it) + y * with_it
-    return HalfLife(*_peak(likely), float(gain.mean()), float(np.quantile(grouped_means(gain[:, None], groups, seed), 0.05)))
+    return HalfLife(*_posterior(likely), float(gain.mean()), float(np.quantile(grouped_means(gain[:, None], groups, seed), 0.05)))
 
 
 def _sample(rows: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
@@ -88,16 +93,10 @@ def _likelihood(design: np.ndarray, y: np.ndarray) -> float:
     return float(-(np.logaddexp(0, x @ w) - y * (x @ w)).sum())
 
 
-def _peak(likely: np.ndarray) -> tuple[float, float, float]:
-    """The half-life of most likelihood and its 95 % interval, in days."""
-    k, at = int(np.clip(likely.argmax(), 1, len(GRID) - 2)), np.log(GRID)
-    a, b, _ = np.polyfit(at[k - 1: k + 2], likely[k - 1: k + 2], 2)
-    best = np.clip(-b / (2 * a), at[k - 1], at[k + 1]) if a < 0 else at[likely.argmax()]
-    inside = at[likely >= likely.max() - 3.84 / 2]
-    half = at[1] - at[0]
-    return float(np.exp(best)), float(np.exp(min(best, inside.min() - half / 2))), float(np.exp(max(best, inside.max() + half / 2)))
-
-
-def chosen_half_life(found: HalfLife | None) -> float:
-    """The half-life to score with, whole tenths of a day."""
-    return round(found.days, 1) if found is not None and found.pays else HALF_LIFE
+def _posterior(likely: np.ndarray) -> tuple[float, float, float]:
+    """Mean (in log days) and central 95 % of the half-life, all of the grid's log days being as likely beforehand; in days."""
+    at = np.linspace(np.log(GRID[0]), np.log(GRID[-1]), 400)
+    weight = np.exp(np.interp(at, np.log(GRID), likely) - likely.max())
+    weight /= weight.sum()
+    low, high = np.interp((0.025, 0.975), np.cumsum(weight), at)
+    return float(np.exp(weight @ at)), float(np.exp(low)), float(np.exp(high))

@@ -93,7 +93,7 @@ class LeadScores:
         named = self.suspects.loc[self.suspects["verdict"] != "fine", "field"].tolist()
         return {"verdict": self.judged.verdict, "model": self.judged.model, **self.numbers, "baselines": told, "features": list(self.spine.features),
                 "assumed": list(self.spine.assumed), "suspects": named, "evaluation": self.spine.evaluation, "horizons": plain(self.horizons), "trial": plain(self.trial),
-                "drift": plain(self.drift), "bands": plain(self.bands), "half_life_days": round(self.half_life.days, 2) if self.half_life else None,
+                "drift": plain(self.drift), "bands": plain(self.bands), "half_life_days": round(self.half_life.days, 2) if self.half_life and self.half_life.known else None,
                 "half_life_pays": bool(self.half_life and self.half_life.pays)}
 
     def call_list(self, capacity: int) -> pd.DataFrame:
@@ -107,7 +107,8 @@ class LeadScores:
         if not self.usable:
             return rows[["name", "owner"]].assign(created_on=rows["created_at"].dt.date).dropna(axis=1, how="all")
         chance = [f"{p:.0%} ({low:.0%}–{high:.0%})" for p, low, high in zip(rows["p_convert"], rows["p_low"], rows["p_high"], strict=True)]
-        return pd.DataFrame({"name": rows["name"], "chance": chance, "owner": rows["owner"], "speaks_for": rows["reasons_for"],
+        parts = {part: [f"{p:+.0f}" for p in rows[part].fillna(0) + 0.0] for part in ("fit", "engagement")}
+        return pd.DataFrame({"name": rows["name"], "chance": chance, "owner": rows["owner"], **parts, "speaks_for": rows["reasons_for"],
                              "speaks_against": rows["reasons_against"]}).dropna(axis=1, how="all")
 
     def reasons_of(self, record: str | None = None, most: int = 8) -> pd.DataFrame:

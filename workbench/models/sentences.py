@@ -102,7 +102,8 @@ def trust_points(s: LeadScores) -> str:
     if r["assumed"]:
         points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
     if s.half_life:
-        points.append(f"What an inbound activity or visit tells halves in about {s.half_life.days:.0f} days (95 % interval {s.half_life.low:.0f} to {s.half_life.high:.0f}); "
+        how = f"about {s.half_life.days:.0f} days" if s.half_life.known else "a time that these data cannot tell"
+        points.append(f"What an inbound activity or visit tells halves in {how} (95 % interval {s.half_life.low:.0f} to {s.half_life.high:.0f} days); "
                       + ("it is used with that half-life." if s.half_life.pays else "it foretells nothing beyond the other fields out of sample, so it is not used."))
     named = s.suspects[s.suspects["verdict"] != "fine"].assign(used=lambda f: f["field"].isin(s.spine.features))
     for used, words in ((True, "**In use although they know much alone**; find out when they are filled"), (False, "Kept out, and they do know much of the outcome")):
