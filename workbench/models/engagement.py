@@ -84,13 +84,18 @@ def _out_of_fold(X: pd.DataFrame, y: np.ndarray, fold: np.ndarray) -> np.ndarray
 
 
 def _likelihood(design: np.ndarray, y: np.ndarray) -> float:
-    """Largest log-likelihood of a logistic model: Newton's steps, a slight ridge."""
+    """Largest log-likelihood of a logistic model: Newton's steps, halved where they overshoot (few events), a slight ridge."""
     x = (design - np.r_[0, design[:, 1:].mean(0)]) / np.r_[1, np.maximum(design[:, 1:].std(0), 1e-9)]
     w = np.r_[np.log(y.mean() / (1 - y.mean())), np.zeros(x.shape[1] - 1)]
-    for _ in range(10):
+    worth = lambda w: float(y @ (x @ w) - np.logaddexp(0, x @ w).sum() - 5e-4 * w @ w)  # noqa: E731
+    best, gained = worth(w), 1.0
+    while gained > 1e-6:
         p = 1 / (1 + np.exp(-(x @ w)))
-        w += np.linalg.solve((x.T * (p * (1 - p))) @ x + 1e-3 * np.eye(len(w)), x.T @ (y - p) - 1e-3 * w)
-    return float(-(np.logaddexp(0, x @ w) - y * (x @ w)).sum())
+        step = np.linalg.solve((x.T * (p * (1 - p))) @ x + 1e-3 * np.eye(len(w)), x.T @ (y - p) - 1e-3 * w)
+        while (now := worth(w + step)) < best - 1e-6:
+            step = step / 2
+        w, gained, best = w + step, now - best, now
+    return best
 
 
 def _posterior(likely: np.ndarray) -> tuple[float, float, float]:
