@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 ROUNDS = 3
@@ -255,6 +256,82 @@ def notebooks() -> dict[str, list[float]]:
         return took
 
 
+def model_rows() -> tuple[pd.DataFrame, list[str]]:
+    """1M snapshots of 250,000 records with 60 features: 42 numbers, 14 categories, 4 flags; a sixth have the event."""
+    rng, n = np.random.default_rng(0), N_DEALS
+    frame = pd.DataFrame({f"n_{i}": rng.normal(size=n) if i % 2 else rng.poisson(2, n).astype(float) for i in range(42)})
+    for i in range(14):
+        frame[f"c_{i}"] = pd.array(np.array([f"level {k}" for k in range(5 + i)], dtype=object)[rng.integers(0, 5 + i, n)], dtype="string")
+    for i in range(4):
+        frame[f"b_{i}"] = pd.array(rng.random(n) < 0.2, dtype="boolean")
+    z = 0.5 * frame["n_1"] - 0.4 * frame["n_3"] + 0.3 * (frame["n_5"] > 0) + 0.4 * (frame["c_3"] == "level 2").astype(float) - 2.2
+    record = np.arange(n) // 4
+    return frame.assign(event=rng.random(n) < 1 / (1 + np.exp(-z)), group=np.char.add("b:", record.astype(str)),
+                        as_of=pd.Timestamp("2025-01-01") + pd.to_timedelta(28 * (np.arange(n) % 4) + 7 * (record % 52), "D")), [c for c in frame if c[1] == "_"]
+
+
+def train() -> float:
+    """Judge the ladder out of sample in five folds and fit what it chose, on 1M snapshots x 60 features."""
+    from workbench.models import leads
+    from workbench.models.calibration import Platt
+    from workbench.models.ladder import evaluate, learned_from
+    from workbench.models.learners import RUNGS
+
+    frame, features = model_rows()
+
+    def work() -> None:
+        told = leads.drawn(frame, 7)
+        judged = evaluate(told, features, evaluation="time")
+        part = told.iloc[learned_from(np.ones(len(told), dtype=bool), 7)]
+        next(r for r in RUNGS if r.name == judged.model)().fit(part[features], part["event"].to_numpy(int), part["group"].to_numpy(object).astype(str))
+        Platt().fit(judged.judged_parts(), judged.rows["y"].to_numpy())
+
+    return timed(work)
+
+
+def plain_trees(frame: pd.DataFrame, features: list[str]):
+    """An untuned LightGBM, all its cores, and the frame as it wants it."""
+    from lightgbm import LGBMClassifier
+
+    X = frame[features].assign(**{c: frame[c].astype("category") for c in features if c[0] == "c"}, **{c: frame[c].astype(float) for c in features if c[0] == "b"})
+    return LGBMClassifier(verbose=-1), X, frame["event"].to_numpy(int)
+
+
+def train_plain() -> float:
+    """An untuned LightGBM on the same rows, judged once: five folds."""
+    model, X, y = plain_trees(*model_rows())
+    fold = np.arange(len(y)) // 4 % 5
+    return timed(lambda: [model.fit(X[fold != f], y[fold != f]).predict_proba(X[fold == f]) for f in range(5)])
+
+
+def score() -> float:
+    """Chances with intervals of 1M open records and the reasons of 10,000, by the blend."""
+    from workbench.models.calibration import Interval, Platt
+    from workbench.models.learners import Blend
+    from workbench.models.reasons import Scorer, reason_sentences
+
+    frame, features = model_rows()
+    part, y, groups = frame[features].head(50_000), frame["event"].to_numpy(int)[:50_000], frame["group"].to_numpy(object).astype(str)[:50_000]
+    rung = Blend().fit(part, y, groups)
+    map = Platt().fit(parts := rung.parts(part), y)
+    scorer = Scorer(rung, map, Interval().fit(map, parts, y, groups, np.arange(len(y)) // 4 % 5))
+
+    def work() -> None:
+        scorer.scored(frame[features])
+        points, _ = scorer.points(best := frame[features].head(10_000))
+        reason_sentences(points, best.astype(str))
+
+    return timed(work)
+
+
+def score_plain() -> float:
+    """An untuned LightGBM's chances of the same, and its SHAP values."""
+    frame, features = model_rows()
+    model, X, y = plain_trees(frame, features)
+    model.fit(X.head(50_000), y[:50_000])
+    return timed(lambda: (model.predict_proba(X), model.predict(X.head(10_000), pred_contrib=True)))
+
+
 def measured(case: str):
     """What `case` returns and the peak of its memory in MB, run in a process of its own."""
     print(f"  {case.replace('_', ' ')}", end=" ", flush=True)
@@ -299,6 +376,10 @@ def main() -> None:
     row("", seconds, f"pandas merge_asof, 7 of 33 columns ({found['features_by_merge_asof'][1] / 1000:.1f} GB)", found["features_by_merge_asof"][0], None)
     for what, ours, plain, other in ((f"import of {N_DEALS:,} CSV rows", "import_csv", "CSV to Parquet, unchecked", "import_by_copy"),
                                      (f"upsert of {N_DEALS // 10:,} into {5 * N_DEALS:,} versions", "upsert", "rewrite of the table", "upsert_by_rewrite")):
+        found = compared(ours, other)
+        row(what, found[ours][0], plain, found[other][0], None, found[ours][1])
+    for what, ours, plain, other in ((f"train: ladder judged and fitted, {N_DEALS:,} x 60", "train", "untuned LightGBM, five folds", "train_plain"),
+                                     (f"score {N_DEALS:,} with intervals, explain 10,000", "score", "untuned LightGBM, no intervals", "score_plain")):
         found = compared(ours, other)
         row(what, found[ours][0], plain, found[other][0], None, found[ours][1])
     took = {case: median(seconds) for case, seconds in measured("notebooks")[0].items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from workbench.features.as_of import HALF_LIFE, engagement_at
+from workbench.features.as_of import engagement_at
 from workbench.models.ladder import grouped_means
 from workbench.models.learners import Logistic, ridge
 from workbench.models.rungs import group_folds

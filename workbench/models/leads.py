@@ -133,7 +133,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     say(f"reading {entity}s as they stood")
     spine = snapshots(lake, entity, as_of=as_of, horizon_days=horizon_days, source=source, score_at=score_at, allow=allow)
     if len(spine.frame) > MOST_JUDGED:
-        spine, notes = replace(spine, frame=_drawn(spine.frame, seed)), [*notes, f"Learned from and judged on {MOST_JUDGED:,} of {len(spine.frame):,} rows, whole records drawn at random."]
+        spine, notes = replace(spine, frame=drawn(spine.frame, seed)), [*notes, f"Learned from and judged on {MOST_JUDGED:,} of {len(spine.frame):,} rows, whole records drawn at random."]
     say("judging single fields")
     suspects = leak_court(lake, spine, seed=seed)
     accused = suspects[(suspects["verdict"] != "fine") & ~suspects["field"].isin(allow or [])]
@@ -165,7 +165,8 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
                       value.lift(judged_rows, seed=seed), scores, points, values, start, past[["id", "as_of", "event"]].join(past_points), examples, notes + spine.notes)
 
 
-def _drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+def drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """All rows of so many groups, drawn at random, that they are about MOST_JUDGED."""
     groups = np.random.default_rng(seed).permutation(frame["group"].unique())
     return frame[frame["group"].isin(groups[: int(len(groups) * MOST_JUDGED / len(frame))])].reset_index(drop=True)
 
