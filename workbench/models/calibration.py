@@ -76,7 +76,7 @@ def perfect_calibration_error(p: np.ndarray, groups: np.ndarray, seed: int = 7, 
 class Interval:
     """80 % interval of the mean rate of records scored alike, in log-odds: what may be wrong with the map and what moves from quarter to quarter.
 
-    Four independent parts: the map's own parameters (sandwich covariance, rows of one record being one), the bends that the map leaves (an
+    Four independent parts: the map's own parameters (inverse information, as many times as rows of one record crowd), the bends that the map leaves (an
     offset a bin), how differently models learned from other records are off (an offset a fold and third; of both, what exceeds chance counts, by a
     normal-normal model over a grid of its variance), and what moves the level (`level_now`), which the caller adds to `common_variance_`.
     """
@@ -86,9 +86,8 @@ class Interval:
         p = map.predict(parts)
         x, slope = np.column_stack([np.ones(len(p)), parts]), p * (1 - p)
         pull = np.diag(np.r_[1.0, np.full(parts.shape[1], 4.0)])  # Platt's
-        bread = np.linalg.inv(x.T @ (x * slope[:, None]) + pull)
-        score = _by_group(groups, x * (y - p)[:, None])
-        self.covariance_ = bread @ (score.T @ score) @ bread
+        crowding = _offsets(np.zeros(len(p), dtype=int), y - p, slope, groups)[1][0] * slope.sum()
+        self.covariance_ = crowding * np.linalg.inv(x.T @ (x * slope[:, None]) + pull)
         bins = equal_mass(p, int(np.clip(len(np.unique(groups[y == 1])) // 20, 1, 10)))
         label = np.empty(len(p), dtype=int)
         for k, part in enumerate(bins):
@@ -159,11 +158,6 @@ def level_now(map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, 
     weight = np.exp(fit - fit.max()) * np.tile(np.gradient(sizes), len(sizes)) * np.repeat(np.gradient(sizes), len(sizes))
     weight /= weight.sum()
     return float(weight @ mean), float(weight @ (variance + (mean - weight @ mean) ** 2))
-
-
-def _by_group(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
-    _, code = np.unique(groups, return_inverse=True)
-    return np.column_stack([np.bincount(code, v) for v in values.T])
 
 
 def _offsets(label: np.ndarray, off: np.ndarray, slope: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
