@@ -234,7 +234,7 @@ def _bands(rows: pd.DataFrame, scorer: Scorer | None, scores: pd.DataFrame, spin
         return table
     placed = scores.set_index("id")["band"].reindex(spine.open["id"])
     now = {b: scorer.interval_of_mean(spine.open.loc[(placed == b).to_numpy(), spine.features]) for b in placed.dropna().unique()}
-    n, mean = placed.value_counts(), scores.groupby("band")["p_convert"].mean()
+    n, mean = placed.value_counts(), scores.groupby("band")["p_convert"].mean().reindex(list(now))  # of the open ones: examples are in no band
     return table.assign(n_open=table["band"].map(n).fillna(0).astype(int), p_open=table["band"].map(mean),
                         p_open_low=table["band"].map({b: v[0] for b, v in now.items()}), p_open_high=table["band"].map({b: v[1] for b, v in now.items()}))
 
