@@ -97,7 +97,9 @@ def trust_points(s: LeadScores) -> str:
     r, entity = s.results(), s.spine.entity
     how = ("Nothing was judged." if s.judged.rows.empty else
            f"Judged in order of time: learned from the earlier, tested on the later {rows_words(s, r['n'])}; no {entity} was judged by a model that had learned from it." if r["evaluation"] == "time" else
-           f"Judged in five folds of {rows_words(s, r['n'])}, twins on one side, since nothing here has a date. **Drift was not measured**: nothing says that the next {entity}s are like these.")
+           f"Judged in five folds of {rows_words(s, r['n'])}, twins on one side, since nothing here has a date. "
+           + ("Drift shows only as far as the running number is an order of time: the table in the order of the export tells." if len(s.drift) else
+              f"**Drift was not measured**: nothing says that the next {entity}s are like these."))
     points = [how, *s.notes]
     if r["assumed"]:
         points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
