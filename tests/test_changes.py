@@ -13,9 +13,10 @@ from scipy.special import expit, logit
 from workbench import ledger
 from workbench.features.snapshots import snapshots
 from workbench.lake import open_lake
-from workbench.models import ladder, leads
+from workbench.models import ladder
 from workbench.models.changes import LEAST, changes, outcomes, remember, total_points
 from workbench.models.leads import lead_scores
+from workbench.models.learners import RUNGS
 from workbench.models.reasons import POINT
 from workbench.models.saved import load_model, model_card
 
@@ -84,7 +85,7 @@ def test_every_change_is_the_sum_of_its_parts(found):
 def test_the_parts_of_the_rungs_with_trees_add_up_too(runs):
     lake, _, s = runs
     told, X = s.spine.frame[s.spine.frame["event"].notna()], s.spine.features
-    for rung in (leads.RUNGS[4](2), leads.RUNGS[5]()):
+    for rung in (RUNGS[4](2), RUNGS[5]()):
         rung.fit(told[X], told["event"].to_numpy(int), told["id"].to_numpy(object))
         scorer = replace(s.scorer, rung=rung, map=ladder.Platt().fit(rung.parts(told[X]), told["event"].to_numpy(int)))
         r = changes(lake, replace(s, scorer=scorer), explained=40).rows
