@@ -51,7 +51,7 @@ def scores_of(n: int = 4, usable: bool = True, may_call=(True, True, False, True
                          "n_calls": [5.0] * 10}) if usable else pd.DataFrame()
     empty = {f: None for f in LeadScores.__dataclass_fields__}
     values = pd.DataFrame({"source": ["web <b>"] * n, "n_calls": ["3"] * n})
-    return LeadScores(**(empty | {"spine": SimpleNamespace(as_of=T, entity="lead"), "usable": usable, "scores": frame, "points": points, "values": values, "start": -10.0, "examples": False, "past": past, "notes": []}))
+    return LeadScores(**(empty | {"spine": SimpleNamespace(as_of=T, entity="lead"), "scorer": "any" if usable else None, "scores": frame, "points": points, "values": values, "start": -10.0, "examples": False, "past": past, "notes": []}))
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_x_education_leads_gives_a_usable_score_of_fields_known_at_creation(fold
     import_files(open_lake(create=True), ROOT / "data/mappings/x_education_leads.toml", Path(REAL) / "x_education_leads", at=datetime(2024, 1, 1))
     results = run(source="x_education_leads")["10_lead_scoring"]["results"]
     keys = ["verdict", "model", "n", "n_events", "base_rate", "auc", "log_loss", "brier", "ece", "ece_perfect", "gain_low", "baselines", "features", "assumed", "suspects",
-            "evaluation"]
+            "evaluation", "horizons", "trial", "drift", "bands", "half_life_days", "half_life_pays"]
     assert sorted(results) == sorted(keys)
     assert (results["verdict"], results["evaluation"], results["n"], results["n_events"]) == ("usable", "grouped", 9240, 3561)
     # README of the set: tags and grades written after the call, and another vendor's scores, must not take part

@@ -27,6 +27,7 @@ def scratch() -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that reckons in UTC; what does not fit goes to the system's temporary folder, not to the working one."""
     connection = duckdb.connect(config={"temp_directory": gettempdir(), "autoinstall_known_extensions": False})
     connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set enable_progress_bar = false")  # it would draw between the lines of reports and tests
     return connection
 
 
