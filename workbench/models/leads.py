@@ -26,7 +26,7 @@ from workbench.models.rungs import BaseRate
 from workbench.rows import of_source
 
 EXPLAINED = 10_000  # records whose reasons are worked out: the best scored
-MOST_JUDGED = 200_000  # rows: of more, so many records are drawn that they hold about as many
+MOST_JUDGED = 150_000  # rows: of more, so many records are drawn that they hold about as many
 PAST = 2_000  # labelled rows whose points tell what moves scores in general
 SCORE_COLUMNS = ["id", "name", "owner", "created_at", "p_convert", "p_low", "p_high", "band", "fit", "engagement", "handling", "value", "expected", "reasons_for", "reasons_against", "may_call"]
 
