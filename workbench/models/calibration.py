@@ -96,7 +96,8 @@ class Interval:
         offset, chance = _offsets(label, y - p, slope, groups)
         self.bend_, self.bend_variance_, _ = _shrunk(offset, chance)
         third = 3 * label // max(len(bins), 1)
-        self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2]
+        k = len(np.unique(fold))  # the folds' mean is in the map already, and one new model lies as far from it again: (k + 1) / (k - 1)
+        self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2] * (k + 1) / max(k - 1, 1)
         return self
 
     def bounds(self, map: Platt, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ def ordered_trial(told: pd.DataFrame, spine: Snapshots, judged: ladder.Evaluatio
     trials = []
     if judged.verdict == "usable" and spine.evaluation != "time" and told["order"].nunique() >= 0.9 * len(told):
         frame, rungs = told.assign(as_of=pd.Timestamp(0) + pd.to_timedelta(told["order"], "D")), tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model))
-        trials = [("any order, five folds", judged), ("learned from the first 70 %, judged on the rest", ladder.evaluate(frame, spine.features, evaluation="time", horizon_days=0, seed=seed, rungs=rungs))]
+        trials = [("any order, five folds", judged), ("learned from the first 70 %, judged on the rest", ladder.evaluate(frame, spine.features, evaluation="order", horizon_days=0, seed=seed, rungs=rungs))]
     out = []
     for words, found in trials:
         if len(found.ladder):

@@ -70,10 +70,13 @@ def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tu
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
 def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 5,
              progress: Callable[[str], None] | None = None) -> Evaluation:
-    """Judge every rung (or `rungs` only) on labelled rows (group, as_of, event and features), out of sample in k folds; see the module."""
+    """Judge every rung (or `rungs` only) on labelled rows (group, as_of, event and features), out of sample in k folds; see the module.
+
+    evaluation: time; order (as_of is a running number: split by it, the map learned once from the earlier rows); grouped (neither).
+    """
     rungs = rungs or RUNGS
     y, groups, X = frame["event"].astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
-    train, test = time_split(frame, horizon_days) if evaluation == "time" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
+    train, test = time_split(frame, horizon_days) if evaluation != "grouped" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
     why = _too_few(y, groups, {"": (train | test, MIN_EVENTS), "training ": (train, MIN_TRAINED), "test ": (test, MIN_TESTED)})
     if why := why or ("" if features else "No field was known at the time of scoring, so nothing can be learned."):
         return Evaluation(pd.DataFrame(columns=["row", "group", "fold", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
@@ -98,7 +101,12 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
     as_of, codes = frame["as_of"].to_numpy("datetime64[s]"), np.unique(groups, return_inverse=True)[1]
     for name, z in parts.items():
-        rows[name] = _as_used(z, y, fold, codes, as_of, test, horizon_days) if evaluation == "time" else expit(z[test, 0]) if name == BaseRate.name else _by_folds(z, y, fold)
+        if evaluation == "time":
+            rows[name] = _as_used(z, y, fold, codes, as_of, test, horizon_days)
+        elif name == BaseRate.name:
+            rows[name] = expit(z[test, 0])
+        else:
+            rows[name] = _by_folds(z, y, fold) if evaluation == "grouped" else Platt().fit(z[train], y[train]).predict(z[test])
     judged = _judge(rows, [r.name for r in rungs], seed)
     judged.parts, judged.fold = parts, fold
     return judged
