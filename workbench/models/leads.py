@@ -102,13 +102,14 @@ class LeadScores:
         return shown if self.usable else shown[["id", "name", "owner", "created_at"]]
 
     def call_table(self, capacity: int) -> pd.DataFrame:
-        """The call list (the examples, where nobody is open) as people read it: name, chance with its interval, owner, reasons."""
+        """The call list (the examples, where nobody is open) as people read it: name, chance with its interval, worth (chance x value, by which it is ordered), owner, reasons."""
         rows = (self.scores if self.examples else self.call_list(capacity)).head(max(int(capacity), 0))
         if not self.usable:
             return rows[["name", "owner"]].assign(created_on=rows["created_at"].dt.date).dropna(axis=1, how="all")
         chance = [f"{p:.0%} ({low:.0%}–{high:.0%})" for p, low, high in zip(rows["p_convert"], rows["p_low"], rows["p_high"], strict=True)]
         parts = {part: [f"{p:+.0f}" for p in rows[part].fillna(0) + 0.0] for part in ("fit", "engagement")}
-        return pd.DataFrame({"name": rows["name"], "chance": chance, "owner": rows["owner"], **parts, "speaks_for": rows["reasons_for"],
+        worth = (rows["p_convert"] * rows["value"].astype(float)).map(lambda w: None if pd.isna(w) else f"{w:,.0f}")
+        return pd.DataFrame({"name": rows["name"], "chance": chance, "worth": worth, "owner": rows["owner"], **parts, "speaks_for": rows["reasons_for"],
                              "speaks_against": rows["reasons_against"]}).dropna(axis=1, how="all")
 
     def reasons_of(self, record: str | None = None, most: int = 8) -> pd.DataFrame:
