@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from workbench import ledger
 from workbench.features.snapshots import snapshots
 from workbench.lake import open_lake
-from workbench.models import ladder
+from workbench.models.calibration import Platt
 from workbench.models.changes import LEAST, changes, outcomes, remember, total_points
 from workbench.models.leads import lead_scores
 from workbench.models.learners import RUNGS
@@ -87,7 +87,7 @@ def test_the_parts_of_the_rungs_with_trees_add_up_too(runs):
     told, X = s.spine.frame[s.spine.frame["event"].notna()], s.spine.features
     for rung in (RUNGS[4](2), RUNGS[5]()):
         rung.fit(told[X], told["event"].to_numpy(int), told["id"].to_numpy(object))
-        scorer = replace(s.scorer, rung=rung, map=ladder.Platt().fit(rung.parts(told[X]), told["event"].to_numpy(int)))
+        scorer = replace(s.scorer, rung=rung, map=Platt().fit(rung.parts(told[X]), told["event"].to_numpy(int)))
         r = changes(lake, replace(s, scorer=scorer), explained=40).rows
         assert r["parts"].notna().sum() == r["sentence"].notna().sum() == 40 and r["model"].abs().median() > 1  # another kind of model: said to be the model
         part = r[r["parts"].notna()]

@@ -85,7 +85,7 @@ def test_every_horizon_is_judged_in_its_own_order_of_time(usual, monkeypatch):
     seen, real = [], ladder.evaluate
     monkeypatch.setattr(horizons.ladder, "evaluate", lambda frame, features, **how: seen.append((frame, how, real(frame, features, **how))) or seen[-1][-1])
     spine, judged = usual
-    table, _ = horizon_scores(spine, judged, {}, None)
+    table, _ = horizon_scores(spine, judged, None)
     assert [how["horizon_days"] for _, how, _ in seen] == [d for d in table["days"] if d != 90] and len(seen) == 3
     for frame, how, found in seen:
         ahead, tested = pd.Timedelta(days=how["horizon_days"]), found.rows["row"].to_numpy()
@@ -97,7 +97,7 @@ def test_every_horizon_is_judged_in_its_own_order_of_time(usual, monkeypatch):
 def test_chances_at_every_horizon_are_near_the_true_ones(usual):
     # P(convert within h) = expit(visits - .5) x (1 - exp(-h / 60)). "ever": 98 % come within -60 ln .02 = 235 days, so in 8 months, give or take one
     spine, judged = usual
-    table, chances = horizon_scores(spine, judged, {}, spine.open[FIELDS])
+    table, chances = horizon_scores(spine, judged, spine.open[FIELDS])
     ever = int(table["days"].iloc[-1])
     assert list(table) == COLUMNS and table["horizon"].tolist() == ["30 days", "90 days", "180 days", f"ever ({ever} days)"] and abs(ever - 235) <= 35
     assert (table["verdict"] == "usable").all() and table["base_rate"].is_monotonic_increasing and table["n"].is_monotonic_decreasing
@@ -114,13 +114,13 @@ def test_chances_at_every_horizon_are_near_the_true_ones(usual):
 def test_ever_comes_last_and_is_told_only_beyond_the_main_horizon(mean_days, horizon, names):
     # 98 % have come within 3.9 x mean_days: 117, 47, 20 and 78 days
     spine, judged = judged_spine(records(1200, mean_days), horizon)
-    table, chances = horizon_scores(spine, judged, {}, spine.open[FIELDS])
+    table, chances = horizon_scores(spine, judged, spine.open[FIELDS])
     assert list(chances) == names and [t.split()[0] == "ever" for t in table["horizon"]] == [n == "p_ever" for n in names]
 
 
 def test_a_horizon_within_which_nothing_comes_is_not_sold():
     spine, judged = judged_spine(records(least_days=35, mean_days=30))
-    table, chances = horizon_scores(spine, judged, {}, spine.open[FIELDS])
+    table, chances = horizon_scores(spine, judged, spine.open[FIELDS])
     first = table.iloc[0]
     assert first["verdict"] == "too little data" and first["n_events"] == 0 and np.isnan(first["auc"]) and "p_30" not in chances and "p_180" in chances
 
@@ -129,7 +129,7 @@ def test_without_a_long_watch_or_a_usable_score_no_other_horizon_is_told(usual):
     spine, judged = usual
     short = replace(spine, frame=spine.frame[spine.frame["days_known"] < 250])
     for at, found in ((short, judged), (spine, replace(judged, verdict="too little data")), (replace(spine, evaluation="grouped"), judged)):
-        table, chances = horizon_scores(at, found, {}, spine.open[FIELDS])
+        table, chances = horizon_scores(at, found, spine.open[FIELDS])
         assert list(table) == COLUMNS and table.empty and chances.empty and chances.index.equals(spine.open.index)
 
 

@@ -35,7 +35,7 @@ def ever_days(frame: pd.DataFrame) -> int | None:
     return found if found < 0.7 * longest else None  # the plateau has to be seen
 
 
-def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, numbers: dict, X: pd.DataFrame | None, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
+def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, X: pd.DataFrame | None, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row a horizon: horizon (in words), days, verdict, n, n_events, base_rate, auc, log_loss, base_log_loss, ece, ece_perfect, changed (share of the
     chances moved so that none exceeds that of a longer horizon); and the chances of the rows X (None: nothing is sold), a column p_<days> or p_ever each.
 

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from workbench.models.calibration import MONTH, Platt, equal_mass, level_now, log_losses  # noqa: F401
+from workbench.models.calibration import MONTH, Platt, level_now, log_losses
 from workbench.models.learners import RUNGS
 from workbench.models.rungs import BaseRate, group_folds
 

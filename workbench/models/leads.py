@@ -153,7 +153,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     scorer = fitted_scorer(told, spine, judged, judged.model, seed) if judged.verdict == "usable" else None
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     say("scoring other horizons")
-    horizons, others = horizon_scores(spine, judged, numbers, known[spine.features] if scorer else None, seed)
+    horizons, others = horizon_scores(spine, judged, known[spine.features] if scorer else None, seed)
     say("scoring and explaining")
     scores, points, values, start = _scored(lake, spine, known, scorer, rows["y"].mean() if len(rows) else 0.5, others)
     past = told.sample(min(len(told), PAST), random_state=seed) if scorer else told.head(0)
