@@ -15,7 +15,7 @@ from workbench.connect.demo_worlds import World
 from workbench.connect.files import import_files
 from workbench.features.snapshots import snapshots
 from workbench.lake import open_lake
-from workbench.models.leaks import auc_within, leak_court, learned_odds, levels, steepest_fall
+from workbench.models.leaks import Hearing, auc_within, leak_court, learned_odds, levels, steepest_fall
 
 ROOT, REAL, NOW = Path(__file__).resolve().parent.parent, os.environ.get("WORKBENCH_REAL_DATA", ""), datetime(2025, 6, 1)
 needs_real = pytest.mark.skipif(not REAL, reason="set WORKBENCH_REAL_DATA to the folder of the public data sets")
@@ -211,3 +211,9 @@ def test_of_the_hardware_sellers_fields_only_those_written_at_the_close_are_accu
     import_files(lake, ROOT / "data/mappings/maven_crm_sales.toml", Path(REAL) / "maven_crm_sales", at=NOW)
     found = court_of(lake, "deal", "maven_crm_sales", as_of=lake.latest_event("maven_crm_sales"))
     assert set(found.index[found["verdict"] != "fine"]) == {"amount", "stage", "account_id"} and "open ones" in found.loc["account_id", "why"]
+
+
+def test_a_field_of_which_nothing_is_known_is_not_called_honest():
+    known, unknown = Hearing({"n_filled": 3}), Hearing({"n_filled": 0})
+    unknown.defence.append("alone it reaches an AUC of 0.50")
+    assert "could not be heard" in unknown.told()["why"] and unknown.told()["verdict"] == "fine" and "heard" not in known.told()["why"]

@@ -45,6 +45,8 @@ class Hearing:
         """verdict, why (a sentence: what is against it, what is for it) and the numbers."""
         against, defence = "; ".join(clause for _, clause in sorted(self.against, key=lambda a: -a[0])), "; ".join(self.defence)
         text = f"against it: {against}" + f". For it: {defence}" * bool(defence) if against else defence or "nothing speaks against it"
+        if not against and not self.numbers.get("n_filled", 1):
+            text = "no value of it is known as of then, so it could not be heard"
         return {"verdict": ("fine", "suspect", "leak")[max((w for w, _ in self.against), default=0)], "why": text[0].upper() + text[1:] + ".", **self.numbers}
 
 
