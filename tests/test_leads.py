@@ -366,3 +366,18 @@ def test_intervals_from_few_events_are_called_too_narrow(sold):
     assert ("too narrow" in said) == (n < 100)
     few = rows.assign(y=rows["y"] * rows["group"].isin(rows.loc[rows["y"] == 1, "group"].unique()[:99]))
     assert "too narrow" in sentences.scores_sentence(replace(sold, judged=replace(sold.judged, rows=few)))
+
+
+def test_a_value_given_for_all_orders_the_list_by_chance(dated):
+    listed = dated.call_list(50, worth=100)
+    assert listed["p_convert"].is_monotonic_decreasing and np.allclose(listed["worth"], 100 * listed["p_convert"])
+    assert f"{listed['p_convert'].sum():,.1f} conversions expected" in sentences.call_sentence(dated, 50, 100)
+
+
+def test_amounts_in_other_currencies_are_worth_their_rate(tmp_path):
+    lake = lake_of(tmp_path, dated_deals().assign(currency=lambda f: np.where(f["id"].str[2:].astype(int) % 2, "USD", "EUR")), "deal")
+    rates = {"id": ["s:f1", "s:f2"], "currency": ["USD", "USD"], "on_date": [datetime(2024, 1, 1).date(), datetime(2024, 9, 1).date()], "rate": [0.5, 0.8], "valid_from": [datetime(2024, 1, 1), datetime(2024, 9, 1)]}
+    lake.load_versions("fx_rate", pd.DataFrame(rates), origin="import")
+    s = lead_scores(lake, as_of=NOW, source="s").scores
+    amount = s["id"].map(dated_deals().drop_duplicates("id").set_index("id")["amount"])
+    assert np.allclose(s["value"], amount * np.where(s["id"].str[2:].astype(int) % 2, 0.8, 1.0))  # odd deals are in dollars, the latest rate is .8

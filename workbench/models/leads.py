@@ -96,20 +96,21 @@ class LeadScores:
                 "drift": plain(self.drift), "bands": plain(self.bands), "half_life_days": round(self.half_life.days, 2) if self.half_life and self.half_life.known else None,
                 "half_life_pays": bool(self.half_life and self.half_life.pays)}
 
-    def call_list(self, capacity: int) -> pd.DataFrame:
-        """The first `capacity` open records that may be called: most worth first, or newest first where no score is sold."""
-        shown = value.call_list(self.scores[self.scores["may_call"].notna() & (not self.examples)], calls_per_day=capacity)
+    def call_list(self, capacity: int, worth: float | None = None) -> pd.DataFrame:
+        """The first `capacity` open records that may be called: most worth first (`worth` = value of any conversion), or newest first where no score is sold."""
+        scores = self.scores if worth is None else self.scores.assign(value=float(worth))
+        shown = value.call_list(scores[scores["may_call"].notna() & (not self.examples)], calls_per_day=capacity)
         return shown if self.usable else shown[["id", "name", "owner", "created_at"]]
 
-    def call_table(self, capacity: int) -> pd.DataFrame:
+    def call_table(self, capacity: int, worth: float | None = None) -> pd.DataFrame:
         """The call list (the examples, where nobody is open) as people read it: name, chance with its interval, worth (chance x value, by which it is ordered), owner, reasons."""
-        rows = (self.scores if self.examples else self.call_list(capacity)).head(max(int(capacity), 0))
+        rows = (self.scores if self.examples else self.call_list(capacity, worth)).head(max(int(capacity), 0))
         if not self.usable:
             return rows[["name", "owner"]].assign(created_on=rows["created_at"].dt.date).dropna(axis=1, how="all")
         chance = [f"{p:.0%} ({low:.0%}–{high:.0%})" for p, low, high in zip(rows["p_convert"], rows["p_low"], rows["p_high"], strict=True)]
         parts = {part: [f"{p:+.0f}" for p in rows[part].fillna(0) + 0.0] for part in ("fit", "engagement")}
-        worth = (rows["p_convert"] * rows["value"].astype(float)).map(lambda w: None if pd.isna(w) else f"{w:,.0f}")
-        return pd.DataFrame({"name": rows["name"], "chance": chance, "worth": worth, "owner": rows["owner"], **parts, "speaks_for": rows["reasons_for"],
+        brings = (rows["p_convert"] * rows["value"].astype(float)).map(lambda w: None if pd.isna(w) else f"{w:,.0f}")
+        return pd.DataFrame({"name": rows["name"], "chance": chance, "worth": brings, "owner": rows["owner"], **parts, "speaks_for": rows["reasons_for"],
                              "speaks_against": rows["reasons_against"]}).dropna(axis=1, how="all")
 
     def reasons_of(self, record: str | None = None, most: int = 8) -> pd.DataFrame:
@@ -268,12 +269,16 @@ def _scored(lake, spine: Snapshots, known: pd.DataFrame, scorer: Scorer | None, 
 
 
 def _values(lake, spine: Snapshots, scores: pd.DataFrame) -> pd.Series | float:
-    """What a conversion brings: a deal's amount; of a lead, the typical amount of deals won from its source, twenty of all sources added to each."""
+    """What a conversion brings, in the organization's currency at the latest rate known (fx_rate; none = 1): a deal's amount; of a lead, the typical amount
+    of deals won from its source, twenty of all sources added to each."""
+    rates = dict(lake.sql("select currency, arg_max(rate, on_date) from fx_rate group by currency", spine.as_of).fetchall())
     if spine.entity == "deal":
-        return scores["amount"] if "amount" in scores else np.nan
-    won = lake.sql("select l.source, ln(d.amount) as log from lead l join deal d on d.id = l.converted_deal_id where d.is_won and d.amount > 0", spine.as_of).df()
+        rate = scores["currency"].map(rates).astype(float).fillna(1.0) if "currency" in scores else 1.0
+        return scores["amount"] * rate if "amount" in scores else np.nan
+    won = lake.sql("select l.source, d.currency, ln(d.amount) as log from lead l join deal d on d.id = l.converted_deal_id where d.is_won and d.amount > 0", spine.as_of).df()
     if len(won) < 30 or "source" not in scores:
         return np.nan
+    won["log"] += np.log(won["currency"].map(rates).astype(float).fillna(1.0))
     of = won.groupby("source")["log"].agg(["sum", "count"])
     return np.exp(scores["source"].map((of["sum"] + 20 * won["log"].mean()) / (of["count"] + 20)).astype(float).fillna(won["log"].mean()))
 

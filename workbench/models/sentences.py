@@ -104,7 +104,7 @@ def trust_points(s: LeadScores) -> str:
     if r["assumed"]:
         points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
     if s.half_life:
-        how = f"about {s.half_life.days:.0f} days" if s.half_life.known else "a time that these data cannot tell"
+        how = f"about {s.half_life.days:.0f} days" if s.half_life.known else f"a time that these data can hardly tell (taken as {s.half_life.days:.0f} days)"
         points.append(f"What an inbound activity or visit tells halves in {how} (95 % interval {s.half_life.low:.0f} to {s.half_life.high:.0f} days); "
                       + ("it is used with that half-life." if s.half_life.pays else "it foretells nothing beyond the other fields out of sample, so it is not used."))
     named = s.suspects[s.suspects["verdict"] != "fine"].assign(used=lambda f: f["field"].isin(s.spine.features))
@@ -131,9 +131,9 @@ def scores_sentence(s: LeadScores) -> str:
             + " Fewer than 100 records had the event, so the best scores' intervals may be too narrow." * (s.judged.rows.loc[s.judged.rows["y"] == 1, "group"].nunique() < 100))
 
 
-def call_sentence(s: LeadScores, capacity: int) -> str:
-    """What a list of `capacity` calls brings, and who was left out."""
-    chosen, refused = s.call_list(capacity), 0 if s.examples else int((~s.scores["may_call"].astype(bool)).sum())
+def call_sentence(s: LeadScores, capacity: int, worth: float | None = None) -> str:
+    """What a list of `capacity` calls brings, and who was left out; worth as in `LeadScores.call_list`."""
+    chosen, refused = s.call_list(capacity, worth), 0 if s.examples else int((~s.scores["may_call"].astype(bool)).sum())
     left = f" {counted(refused, f'open {s.spine.entity}')} refused calls and {'is' if refused == 1 else 'are'} never on the list." if refused else ""
     if chosen.empty:
         return "" if s.examples else f"The list is empty.{left}"
