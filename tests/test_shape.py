@@ -85,3 +85,8 @@ def test_a_good_notebook_has_no_fault(tmp_path):
 def test_each_notebook_rule_fires(tmp_path, fault):
     options, sources, sentence = fault
     assert any(sentence in f for f in notebook(tmp_path, *sources, **options))
+
+
+def test_the_truth_of_a_world_is_named_by_its_generator_only():
+    named = {p.relative_to(ROOT).as_posix() for p in (ROOT / "workbench").rglob("*.py") if "world.json" in (text := p.read_text(encoding="utf-8")) or "lead.parquet" in text}
+    assert named == {"workbench/connect/demo_worlds.py"}
