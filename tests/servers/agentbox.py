@@ -7,33 +7,25 @@ tells is answered strictly: an unknown filter, order or block is refused with 42
 
 from __future__ import annotations
 
+import argparse
 import html
-import json
 import re
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qsl, urlsplit
-from zoneinfo import ZoneInfo
+from functools import lru_cache
+from typing import Any, ClassVar
 
-ZONE = ZoneInfo("Australia/Sydney")
+from tests.servers import agentbox_org as estate
+from tests.servers.agentbox_org import ZONE, stamp
+from tests.servers.base import Refusal, Reply, Request, Route, Server, serve
+from tests.servers.organisation import Organisation, organisation
+
 VERSIONS = ("1", "2")
 
 
-def stamp(at: datetime) -> str:
-    """A naive UTC instant as Agentbox writes it: agency time with offset, whole seconds.
-
-    >>> stamp(datetime(2022, 6, 26, 23, 56, 9)), stamp(datetime(2022, 1, 1))
-    ('2022-06-27T09:56:09+10:00', '2022-01-01T11:00:00+11:00')
-    """
-    return at.replace(tzinfo=UTC, microsecond=0).astimezone(ZONE).isoformat()
-
-
-def local(at: datetime) -> str:
-    """The bare local form of some date fields: '2022-06-27 09:56:09'."""
-    return stamp(at)[:19].replace("T", " ")
-
-
+@lru_cache(200_000)
 def parsed(text: str) -> datetime:
     """A stamp or bare local time as naive UTC."""
     at = datetime.fromisoformat(text)
@@ -50,7 +42,8 @@ def texts(value: object) -> object:
         return {k: texts(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [texts(v) for v in value]
-    return value if isinstance(value, (bool, str)) else "" if value is None else str(value)
+    whole = isinstance(value, float) and value.is_integer()
+    return value if isinstance(value, (bool, str)) else "" if value is None else str(int(value) if whole else value)
 
 
 def at_path(record: dict, path: str) -> object:
@@ -152,8 +145,8 @@ RESOURCES = {
                           orders=("enquiryDate",)),
     "inspections": Resource("inspections", "", (), ("contact", "listing", "project"), orders=("startDate",),
                             filters={"modifiedAfter": since("lastModified"), "startDateFrom": since("startDate"), "startDateTo": until("startDate"), "listingOfficeId": same("_office")}),
-    "notes": Resource("notes", "note", (), ("attachedListings",), ("attachedListings",), ("description",),
-                      {"listingId": with_id("attachedListings"), "contactId": with_id("_contacts")}),
+    "notes": Resource("notes", "note", (), ("attachedListings", "attachedContacts", "attachedStaffMembers"), ("attachedListings", "attachedContacts", "attachedStaffMembers"), ("description",),
+                      {"listingId": with_id("attachedListings"), "contactId": with_id("attachedContacts")}),
     "listing-links": Resource("listingLinks", filters={"listingId": same("_listing")}),
     "tasks": Resource("tasks", filters={"contactId": with_id("attachedContacts")}),
     "contact-classes": Resource("contactClasses", blocks=("group", "staffMember"), filters=NAMED),
@@ -165,12 +158,15 @@ RESOURCES = {
 }
 
 
-class Refused(Exception):
-    """An application error: HTTP status, code, title, detail."""
 
-    def __init__(self, status: int, title: str, detail: str, code: str = ""):
-        super().__init__(detail)
-        self.status, self.told = status, {"code": code or str(status), "title": title, "detail": detail}
+def refused(status: int, title: str, detail: str, code: str = "") -> Refusal:
+    """An application error; `Agentbox._form` gives it one of the vendor's forms."""
+    return Refusal(Reply(status, {"code": code or str(status), "title": title, "detail": detail}))
+
+
+def unprocessable(detail: str) -> Refusal:
+    """422."""
+    return refused(422, "Unprocessable Entity Http Exception", detail)
 
 
 @dataclass(frozen=True)
@@ -192,11 +188,11 @@ class Question:
         plain: dict[str, str] = {}
         orders = []
         for key, value in pairs:
-            if (m := re.fullmatch(r"filter\[(\w+)\](\[\])?", key)):
+            if m := re.fullmatch(r"filter\[(\w+)\](\[\])?", key):
                 filters.setdefault(m[1], []).extend(v for v in value.split(",") if v)
-            elif (m := re.fullmatch(r"(include|fields)(\[\])?", key)):
+            elif m := re.fullmatch(r"(include|fields)(\[\])?", key):
                 lists[m[1]] |= {v for v in value.split(",") if v}
-            elif (m := re.fullmatch(r"orderBy\[(\w+)\]", key)):
+            elif m := re.fullmatch(r"orderBy\[(\w+)\]", key):
                 orders.append((m[1], value.upper() == "DESC"))
             else:
                 plain[key] = value
@@ -204,183 +200,242 @@ class Question:
             orders.append((plain["orderBy"], plain.get("order", "ASC").upper() == "DESC"))
         for key, least in (("page", 1), ("limit", 0)):
             if not plain.get(key, "1").isdigit() or int(plain.get(key, "1")) < least:
-                raise Refused(422, "Unprocessable Entity Http Exception", f"{key} must be a number of {least} or more")
+                raise unprocessable(f"{key} must be a number of {least} or more")
         return cls(filters, lists["include"], lists["fields"], orders, int(plain.get("page", 1)), int(plain.get("limit", 20)))
 
 
-def number_or_text(value: object) -> tuple[int, float, str]:
-    """A sort key: numbers by size before texts, instants by time."""
-    text = str(value)
+def sort_key(value: object) -> tuple[int, float, str]:
+    """Numbers by size before instants by time before texts."""
+    text = "" if value is None else str(value)
     if re.match(r"\d{4}-\d\d-\d\d", text):
         return 1, parsed(text).replace(tzinfo=UTC).timestamp(), ""
     return (0, float(text), "") if re.fullmatch(r"-?\d+(\.\d+)?", text) else (2, 0.0, text.lower())
 
 
-class Agency:
-    """The records of one agency, as their detail answers show them, and what the API makes of a request.
+class Agentbox(Server):
+    """Knobs: error_form (new, old, capital R); errors_in_200 (so many next refusals come with HTTP 200); strict; ignored (filters that are taken and not obeyed);
+    note_contacts (notes tell whom they are about); largest (limit is cut to it); denied (collections that this key may not read); drift (collection -> function
+    that alters a row before it is shown)."""
 
-    Records hold numbers and None; `texts` turns them into strings on the way out. `change`, `put` and `drop` stamp lastModified with `now` (naive UTC).
-    error_form: new, old or capital. errors_in_200: so many next refusals come with HTTP 200. strict: refuse what no source tells of.
-    """
+    crm: ClassVar[str] = "agentbox"
+    expresses: ClassVar[dict[str, tuple[str, ...]]] = {
+        "user": ("name", "email", "is_active"),
+        "contact": ("name", "email", "phone", "title", "owner_id", "country", "city", "do_not_email", "do_not_call", "created_at"),
+        "listing": ("address", "suburb", "postcode", "kind", "bedrooms", "bathrooms", "car_spaces", "land_square_metres", "price_low", "price_high", "currency", "status", "owner_id",
+                    "created_at", "sold_at", "sold_amount"),
+        "requirement": ("contact_id", "suburbs", "kind", "bedrooms_min", "price_min", "price_max", "currency", "created_at"),
+        "lead": ("name", "email", "phone", "source", "created_at"),
+        "activity": ("kind", "subject", "contact_id", "created_at", "happened_at")}
+    client, key = "aHR0cHM6Ly9kZW1vLmFnZW50Ym94Y3JtLmNvbS5hdS9hZG1pbi8=", "agentbox-key-canary"
 
-    def __init__(self, now: datetime, *, client: str = "aHR0cHM6Ly9kZW1vLmFnZW50Ym94Y3JtLmNvbS5hdS9hZG1pbi8=", key: str = "key-1"):
-        self.now, self.client, self.key = now, client, key
-        self.tables: dict[str, dict[str, dict]] = {name: {} for name in RESOURCES}
-        self.error_form, self.errors_in_200, self.strict, self.limit_zero = "new", 0, True, True
-        self.denied: set[str] = set()  # paths that this key may not read
-        self.calls: list[str] = []
+    def __init__(self, org: Organisation, **more: Any):
+        super().__init__(org, **more)
+        self.error_form, self.errors_in_200, self.strict, self.note_contacts, self.largest = "new", 0, True, True, 1000
+        self.ignored: set[str] = set()
+        self.denied: set[str] = set()
+        self.drift: dict[str, Callable[[dict], None]] = {}
+        self.written: dict[str, dict[str, dict]] = {name: {} for name in RESOURCES}  # what was written through the API, over the organisation's
+        self.dropped: set[tuple[str, str]] = set()
 
-    def put(self, path: str, record: dict) -> dict:
-        """Add or replace a record; its stamps where they are missing."""
-        record.setdefault("firstCreated", stamp(self.now))
-        record["lastModified"] = record.get("lastModified") or record["firstCreated"]
-        record.setdefault("links", {"self": f"/{path}/{record.get('id')}?version=2"})
-        self.tables[path][str(record.get("id", len(self.tables[path])))] = record
-        return record
+    # ---- what base asks
+    def routes(self) -> list[Route]:
+        """One route; `handle` finds the collection."""
+        return [(m, r"/?(.*)", self.handle) for m in ("GET", "POST", "PUT", "DELETE")]
 
-    def change(self, path: str, id: str, **values: object) -> dict:
-        """Change fields of a record (property__bedrooms for a nested one) and stamp it."""
-        record = self.tables[path][str(id)]
-        for name, value in values.items():
-            *outer, last = name.split("__")
-            place = record
-            for part in outer:
-                place = place.setdefault(part, {})
-            place[last] = value
-        record["lastModified"] = stamp(self.now)
-        return record
+    def unauthorized(self) -> Reply:
+        """What the gateway says without a key."""
+        return Reply(401, {"error": "Authorization field missing"}, self._rates())
 
-    def drop(self, path: str, id: str) -> None:
-        """Delete for good: no trace is left."""
-        del self.tables[path][str(id)]
+    def too_many(self, told: bool) -> Reply:
+        """A 429 body has not been seen; the headers exist."""
+        return Reply(429, {"error": "API Rate Limit Exceeded"}, self._rates(0) if told else {})
 
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, str, bytes]:
-        """(status, content type, body) for a request; headers by lower-case name."""
-        path, pairs = urlsplit(target).path.strip("/"), parse_qsl(urlsplit(target).query, keep_blank_values=True)
-        self.calls.append(f"{method} {target}")
-        if not headers.get("x-api-key"):
-            return self._json(401, {"error": "Authorization field missing"})
-        name, _, id = path.partition("/")
-        if headers["x-api-key"] != self.key or name not in RESOURCES:
-            return 404, "text/html; charset=UTF-8", f"<html><body><h1>URL not found</h1><p>/{html.escape(path)}</p></body></html>".encode()
+    def native_id(self, entity: str, key: int) -> str:
+        """Staff 1stf0006, listings 1P0203, notes behind `note-`; the others plain numbers."""
+        return {"user": estate.staff_id, "listing": estate.listing_id, "activity": "note-{}".format}.get(entity, str)(key)
+
+    def expected(self, entity: str) -> dict[str, dict[str, Any]]:
+        """As base tells it; a lead is an enquiry with its person's name, an activity a note, an inspection or an enquiry's words."""
+        with self.lock:
+            if entity == "activity":
+                return self._activities()
+            if entity != "lead":
+                return super().expected(entity)
+            found = {}
+            for key, r in self.org.standing("enquiry").items():
+                person = self.org.standing("contact").get(r["contact_id"], {})
+                found[str(key)] = {n: person.get(n) for n in ("name", "email", "phone")} | {"source": r["source"], "created_at": r["created_at"]}
+            return found
+
+    def _activities(self) -> dict[str, dict[str, Any]]:
+        found, people = {}, self.org.standing("contact")
+        for key, r in estate.told(self.org, "notes").items():
+            found[f"note-{key}"] = {"kind": "note", "subject": r["subject"], "contact_id": str(r["contact_id"]) if self.note_contacts else None, "created_at": r["created_at"],
+                                    "happened_at": r["happened_at"]}
+        for key, r in self.org.standing("inspection").items():
+            found[f"inspection-{key}"] = {"kind": "meeting", "subject": None, "happened_at": r["happened_at"], "contact_id": str(r["contact_id"]) if r["contact_id"] in people else None,
+                                          "created_at": r["created_at"]}
+        for key, r in self.org.standing("enquiry").items():
+            found[f"enquiry-{key}"] = {"kind": "email", "subject": None, "happened_at": r["created_at"], "contact_id": str(r["contact_id"]) if r["contact_id"] in people else None,
+                                       "created_at": r["created_at"]}
+        return found
+
+    # ---- answering
+    def handle(self, request: Request, path: str) -> Reply:
+        """Gateway first (key, path), then the application (client, version, permission), then the collection."""
+        name, _, id = path.strip("/").partition("/")
+        if not request.headers.get("x-api-key"):
+            return self.unauthorized()
+        if request.headers["x-api-key"] != self.key or name not in RESOURCES:
+            return Reply(404, f"<html><body><h1>URL not found</h1><p>/{html.escape(path)}</p></body></html>", self._rates(-1, -1))
         try:
-            if not headers.get("x-client-id") or headers["x-client-id"] != self.client:
-                raise Refused(401, "Unauthorized Http Exception", "Invalid Client ID")
-            if dict(pairs).get("version") not in VERSIONS:
-                raise Refused(400, "Invalid Version", f"Valid versions: {', '.join(VERSIONS)}", "300")
+            if request.headers.get("x-client-id") != self.client:
+                raise refused(401, "Unauthorized Http Exception", "Invalid Client ID")
+            if request.query.get("version") not in VERSIONS:
+                raise refused(400, "Invalid Version", f"Valid versions: {', '.join(VERSIONS)}", "300")
             if name in self.denied:
-                raise Refused(403, "Forbidden Http Exception", f"No permission for {name}")
-            status, told = self._do(method, name, id, [(k, v) for k, v in pairs if k != "version"], body)
-            return self._json(status, {"response": texts(told)})
-        except Refused as refusal:
-            status, self.errors_in_200 = (200, self.errors_in_200 - 1) if self.errors_in_200 else (refusal.status, 0)
-            old = {"errorCode": refusal.status, "errorMessage": refusal.told["detail"]}
-            return self._json(status, {"new": {"response": {"errors": [refusal.told]}}, "old": old, "capital": {"Response": old}}[self.error_form])
+                raise refused(403, "Forbidden Http Exception", f"No permission for {name}")
+            status, told = self._do(request, name, id)
+            return Reply(status, {"response": texts(told)}, self._rates())
+        except Refusal as refusal:
+            return self._form(refusal.reply)
 
-    def _json(self, status: int, value: object) -> tuple[int, str, bytes]:
-        return status, "application/json", json.dumps(value).encode()
+    def _rates(self, left: int = 999, limit: int = 1000) -> dict[str, str]:
+        return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(left), "x-ratelimit-reset": str(int(time.time()) + (left >= 0)) if limit > 0 else "-1"}
 
-    def _do(self, method: str, name: str, id: str, pairs: list[tuple[str, str]], body: bytes) -> tuple[int, dict]:
-        resource, table = RESOURCES[name], self.tables[name]
-        if method == "POST" and name in WRITERS and not id or method == "PUT" and name in WRITERS and id in table:
-            return WRITERS[name](self, id, _body(body, resource.one or WRITTEN[name]))
+    def _form(self, reply: Reply) -> Reply:
+        """The error in the form that is set."""
+        status, self.errors_in_200 = (200, self.errors_in_200 - 1) if self.errors_in_200 else (reply.status, 0)
+        old = {"errorCode": reply.status, "errorMessage": reply.body["detail"]}
+        return Reply(status, {"new": {"response": {"errors": [reply.body]}}, "old": old, "capital": {"Response": old}}[self.error_form], self._rates())
+
+    def resource(self, name: str) -> Resource:
+        """The collection as it is set to behave."""
+        blocks = ("attachedListings",) if name == "notes" and not self.note_contacts else RESOURCES[name].blocks
+        return replace(RESOURCES[name], blocks=blocks)
+
+    def table(self, name: str) -> dict[str, dict]:
+        """Id -> record as the detail answer shows it, with what was written."""
+        found = {}
+        for n, row in enumerate(estate.rows(self.org, name, self.skew)):
+            id = str(row.get("id", n))
+            found[id] = row | self.written[name].get(id, {})
+        found = {i: r for i, r in ({i: dict(r) for i, r in self.written[name].items()} | found).items() if (name, i) not in self.dropped}
+        for row in found.values():
+            if name == "notes" and not self.note_contacts:
+                row["_contacts"] = row.pop("attachedContacts", [])
+                row.pop("attachedStaffMembers", None)
+            if name in self.drift:
+                self.drift[name](row)
+        return found
+
+    def _do(self, request: Request, name: str, id: str) -> tuple[int, dict]:
+        resource, table, method = self.resource(name), self.table(name), request.method
         if id and id not in table:
-            raise Refused(404, "Not Found Http Exception", f"{name} {id} does not exist")
+            raise refused(404, "Not Found Http Exception", f"{name} {id} does not exist")
+        if name == "contacts" and (method, bool(id)) in (("POST", False), ("PUT", True)):
+            return self._write_contact(table, id, _body(request, "contact"))
+        if name == "notes" and (method, id) == ("POST", ""):
+            return self._write_note(table, _body(request, "note"))
         if method == "DELETE" and id and name in ("notes", "search-requirements", "listing-links"):
-            self.drop(name, id)
+            self.dropped.add((name, id))
             return 200, {"id": id, "status": "Success"}
         if method != "GET" or id and not resource.one:
-            raise Refused(405, "Method Not Allowed Http Exception", f"{method} {name}")
+            raise refused(405, "Method Not Allowed Http Exception", f"{method} {name}")
+        pairs = [(k, v) for k, values in request.queries.items() for v in values if k != "version"]
         question = Question.of(pairs)
         if id:
-            self._known("include", question.include - {"all"}, set(resource.detail_blocks))
+            self._known("include", question.include - {"all"}, resource.detail_blocks)
             return 200, {resource.one: self._detail(resource, table[id], question.include)}
-        return 200, self._page(name, question)
+        return 200, self._page(request, resource, table, question)
 
     def _known(self, what: str, given: Iterable[str], known: Iterable[str]) -> None:
         if self.strict and (unknown := set(given) - set(known)):
-            raise Refused(422, "Unprocessable Entity Http Exception", f"Invalid {what}: {', '.join(sorted(unknown))}")
+            raise unprocessable(f"Invalid {what}: {', '.join(sorted(unknown))}")
 
-    def _page(self, name: str, question: Question) -> dict:
+    def _page(self, request: Request, resource: Resource, table: dict[str, dict], question: Question) -> dict:
         """One page of a list. `last` is the number of the last page; with limit 0 it is INF, or NAN where there is nothing."""
-        resource = RESOURCES[name]
-        self._known("filter", question.filters, resource.filters)
+        self._known("filter", set(question.filters) - self.ignored, resource.filters)
         self._known("orderBy", [o for o, _ in question.orders], resource.orders)
         self._known("include", question.include - {"all"}, resource.blocks)
         if resource.needed and not set(question.filters) & set(resource.needed):
-            raise Refused(422, "Unprocessable Entity Http Exception", f"One of filter[{'], filter['.join(resource.needed)}] is required")
-        try:
-            rows = [r for r in self.tables[name].values() if all(resource.filters[f](r, v) for f, v in question.filters.items() if f in resource.filters and v)]
-        except (ValueError, TypeError, OverflowError):
-            raise Refused(422, "Unprocessable Entity Http Exception", "A date must be given as YYYY-MM-DDThh:mm:ss+hh:mm") from None
+            raise unprocessable(f"One of filter[{'], filter['.join(resource.needed)}] is required")
+        obeyed = [(resource.filters[f], v) for f, v in question.filters.items() if v and f in resource.filters and f not in self.ignored]
         if resource.default and "status" not in question.filters:
-            rows = [r for r in rows if resource.filters["status"](r, [])]
-        rows.sort(key=lambda r: number_or_text(r.get("id", r.get("name", ""))))
+            obeyed.append((resource.filters["status"], []))
+        try:
+            rows = [r for r in table.values() if all(holds(r, values) for holds, values in obeyed)]
+        except (ValueError, TypeError, OverflowError):
+            raise unprocessable("A date must be given as YYYY-MM-DDThh:mm:ss+hh:mm") from None
+        rows.sort(key=lambda r: sort_key(r.get("id", r.get("name"))))
         for order, descending in reversed([o for o in question.orders if o[0] in resource.orders]):
-            rows.sort(key=lambda r: number_or_text(r.get(order, "")), reverse=descending)
-        limit = question.limit or (0 if self.limit_zero else 20)
+            rows.sort(key=lambda r: sort_key(r.get(order)), reverse=descending)
+        limit = min(question.limit, self.largest)
         first = (question.page - 1) * limit
         shown = rows[first:first + limit] if limit else rows
         last = -(-len(rows) // limit) if limit else "INF" if rows else "NAN"
+        shown = self.repeated(request, shown, rows[max(0, first - limit):first])
         return {"items": len(rows), "current": question.page, "last": last, resource.many: [self._item(resource, r, question) for r in shown]}
 
     def _item(self, resource: Resource, record: dict, question: Question) -> dict:
-        """A record as a list shows it: its short keys, the blocks and extra fields that were asked for."""
+        """A record as a list shows it: its short keys, the blocks and extra fields that were asked for, and keys outside the contract."""
         blocks = set(resource.blocks) if "all" in question.include else question.include
         hidden = set(resource.blocks) - blocks | set(resource.extra) - question.fields
-        keys = [k for k in record if not k.startswith("_") and k not in hidden and (not resource.shown or k in resource.shown or k in blocks | question.fields or k in self.unlisted)]
-        item = {k: record[k] for k in keys}
+        told = set(resource.shown) | blocks | question.fields
+        item = {k: v for k, v in record.items() if k[0] != "_" and k not in hidden and (not resource.shown or k in told or k.startswith("custom"))}
         if "property" in item:
             item["property"] = {k: v for k, v in item["property"].items() if k in PROPERTY}
         return item
 
-    unlisted: frozenset[str] = frozenset()  # keys outside the contract that lists show too (a field that the vendor adds one day)
-
     def _detail(self, resource: Resource, record: dict, include: set[str]) -> dict:
-        """A record's own answer: everything but the blocks that were not asked for; blocks of the list alone are not in it."""
-        listed = set(resource.blocks) - set(resource.detail_blocks) - {"streetAddress", "contactClasses", "subscriptions", "communicationRestrictions", "mainDescription"}
-        hidden = (set() if "all" in include else set(resource.detail_blocks) - include) | listed
-        return {k: v for k, v in record.items() if not k.startswith("_") and k not in hidden}
+        """A record's own answer: everything but the blocks that were not asked for, and those that only lists have."""
+        hidden = (set() if "all" in include else set(resource.detail_blocks) - include) | ({"contractDetails"} if resource.one == "listing" else set())
+        return {k: v for k, v in record.items() if k[0] != "_" and k not in hidden}
 
-    def _new_id(self, path: str) -> int:
-        return max([int(i) for i in self.tables[path] if i.isdigit()], default=0) + 1
-
-    def write_contact(self, id: str, given: dict) -> tuple[int, dict]:
+    # ---- writing
+    def _write_contact(self, table: dict[str, dict], id: str, given: dict) -> tuple[int, dict]:
         """POST or PUT of a contact: a list REPLACES the stored one unless its appendable switch is true."""
         if not id and not (given.get("firstName") and given.get("lastName")):
-            raise Refused(422, "Unprocessable Entity Http Exception", "firstName and lastName are required")
-        if given.get("mobile") and any(c.get("mobile") == given["mobile"] and str(c["id"]) != id for c in self.tables["contacts"].values()):
-            raise Refused(422, "Unprocessable Entity Http Exception", "A contact with this mobile exists already")
+            raise unprocessable("firstName and lastName are required")
+        if given.get("mobile") and any(c.get("mobile") == given["mobile"] and i != id for i, c in table.items()):
+            raise unprocessable("A contact with this mobile exists already")
         appended = {"contactClasses": "contactClassesAppendable", "subscriptions": "subscriptionsAppendable", "attachedRelatedStaffMembers": "attachedRelatedStaffAppendable"}
-        record = self.tables["contacts"].get(id) or {"id": self._new_id("contacts"), "type": "Person", "status": "Active"}
         for name, switch in appended.items():
             if name in given and given.get(switch) is True:
-                given[name] = [*record.get(name, []), *(e for e in given[name] if e not in record.get(name, []))]
-        names = {str(c["id"]): c for c in self.tables["contact-classes"].values()}
+                kept = table[id].get(name, []) if id else []
+                given[name] = [*kept, *(e for e in given[name] if str(e.get("id", e.get("name"))) not in {str(k.get("id", k.get("name"))) for k in kept})]
         if "contactClasses" in given:
+            names = self.table("contact-classes")
             given["contactClasses"] = [names.get(str(c.get("id")), c) for c in given["contactClasses"]]
-        record |= {k: v for k, v in given.items() if k not in appended.values()} | {"lastModified": stamp(self.now)}
-        return 200 if id else 201, self._written("contacts", "contact", self.put("contacts", record))
+        started = {} if id else {"id": _next(table), "type": "Person", "status": "Active", "firstCreated": stamp(self.now), "contactClasses": [], "communicationRestrictions": {}}
+        return self._write("contacts", "contact", id, started | {k: v for k, v in given.items() if k not in appended.values()})
 
-    def write_note(self, id: str, given: dict) -> tuple[int, dict]:
+    def _write_note(self, table: dict[str, dict], given: dict) -> tuple[int, dict]:
         """POST of a note; the headline is required."""
-        if id or not given.get("headline"):
-            raise Refused(422, "Unprocessable Entity Http Exception", "headline is required")
-        record = {"id": self._new_id("notes"), "isPublic": False, "category": "", "subCategory": "", "description": "", "date": stamp(self.now),
-                  "attachedListings": [], "_contacts": given.pop("attachedContacts", [])} | given
-        return 201, self._written("notes", "note", self.put("notes", record))
+        if not given.get("headline"):
+            raise unprocessable("headline is required")
+        started = {"id": _next(table), "isPublic": False, "category": None, "subCategory": None, "description": None, "date": stamp(self.now), "firstCreated": stamp(self.now),
+                   "attachedListings": [], "attachedContacts": [], "attachedStaffMembers": []}
+        return self._write("notes", "note", "", started | given)
 
-    def _written(self, path: str, one: str, record: dict) -> dict:
-        return {"status": "success", one: {"id": record["id"], "links": {"self": f"/{path}/{record['id']}?version=2"}}}
-
-
-WRITERS: dict[str, Callable[[Agency, str, dict], tuple[int, dict]]] = {"contacts": Agency.write_contact, "notes": Agency.write_note}
-WRITTEN = {"contacts": "contact", "notes": "note"}
+    def _write(self, name: str, one: str, id: str, values: dict) -> tuple[int, dict]:
+        status, id = (200, id) if id else (201, str(values["id"]))
+        self.written[name][id] = self.written[name].get(id, {}) | values | {"lastModified": stamp(self.now)}
+        return status, {"status": "success", one: {"id": id, "links": {"self": f"/{name}/{id}?version=2"}}}
 
 
-def _body(body: bytes, key: str) -> dict:
+def _next(table: dict[str, dict]) -> int:
+    return max([int(i) for i in table if i.isdigit()], default=0) + 1
+
+
+def _body(request: Request, key: str) -> dict:
     try:
-        value = json.loads(body)[key]
-        return dict(value)
+        return dict(request.json()[key])
     except (ValueError, KeyError, TypeError):
-        raise Refused(422, "Unprocessable Entity Http Exception", f'The body must be {{"{key}": {{...}}}}') from None
+        raise unprocessable(f'The body must be {{"{key}": {{...}}}}') from None
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8103)
+    serve(Agentbox(organisation(), port=parser.parse_args().port))
