@@ -268,9 +268,20 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Stand-ins are quiet."""
 
+    def _body(self) -> bytes:
+        """The request's body, by its length or in chunks (Node's clients send those)."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
     def _serve(self) -> None:
         owner, parts = self.server.owner, urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         queries = parse_qs(parts.query, keep_blank_values=True)
         request = Request(self.command, parts.path, {k: v[-1] for k, v in queries.items()}, queries, {k.lower(): v for k, v in self.headers.items()}, body)
         owner.requests.append((self.command, self.path))
