@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from tests.servers.base import Refusal, Reply, Request, Server
+from tests.servers.base import Refusal, Reply, Request, Server, serve
+from tests.servers.organisation import SOURCES, Organisation, organisation
 
 PURGED_AFTER = timedelta(days=30)
 OPTIONAL = {  # include_fields: what describes a record now and is left out unless asked for
@@ -286,6 +287,311 @@ class Account:
         return self.sorted[kind, by]
 
 
+# -- the organisation in Pipedrive's shape ---------------------------------------------------------------------------------------
+
+KINDS = {"text": "varchar", "long": "text", "int": "double", "float": "double", "bool": "enum", "date": "date", "time": "varchar", "money": "monetary",
+         "choice": "enum", "choices": "set", "url": "varchar", "user": "user"}
+HOMES = {"lead": "deals", "deal": "deals", "account": "organizations", "contact": "persons"}  # entity -> kind of record that its custom fields hang on
+LEAD_PEOPLE = 100_000  # the person and organization that a lead is about have the lead's key and this as their id
+TYPES = ["call", "meeting", "task", "email", "deadline", "lunch"]
+SYSTEM = {
+    "deals": [("Title", "title", "varchar"), ("Value", "value", "monetary"), ("Currency", "currency", "varchar"), ("Owner", "owner_id", "user"),
+              ("Stage", "stage_id", "stage"), ("Status", "status", "status"), ("Probability", "probability", "int"),
+              ("Expected close date", "expected_close_date", "date"), ("Lost reason", "lost_reason", "varchar_options"),
+              ("Source channel", "channel", "enum"), ("Source channel ID", "channel_id", "varchar"), ("Label", "label_ids", "set")],
+    "persons": [("Name", "name", "varchar"), ("Organization", "org_id", "org"), ("Owner", "owner_id", "user"), ("Job title", "job_title", "varchar")],
+    "organizations": [("Name", "name", "varchar"), ("Owner", "owner_id", "user"), ("Industry", "industry", "enum"),
+                      ("Employee count", "employee_count", "int"), ("Annual revenue", "annual_revenue", "double")],
+    "products": [("Name", "name", "varchar"), ("Category", "category", "enum")],
+    "activities": [("Subject", "subject", "varchar"), ("Type", "type", "enum"), ("Done", "done", "boolean")]}
+INDUSTRIES = ["Retail", "Energy", "Health", "Logistics"]
+
+
+class Mirror:
+    """Renders an Organisation into an Account, record by record, whenever one changed; the change log follows `org.changes`."""
+
+    def __init__(self, org: Organisation, account: Account):
+        self.org, self.account = org, account
+        self.known: dict[tuple[str, int], tuple] = {}
+        self.drawn = self.n_changes = 0
+        self.options: dict[tuple, int] = {}
+        self.codes: dict[str, tuple[str, Any]] = {}  # "entity.key" -> (field code, definition)
+        self.moves: dict[tuple[str, int], list[dict]] = defaultdict(list)  # changes by record
+        self.stages = {(r["pipeline"], r["name"]): k for k, r in org.records["stage"].items() if r["outcome"] == "open"}
+        self.pipelines = {name: n for n, name in enumerate(dict.fromkeys(r["pipeline"] for r in org.records["stage"].values()), 1)}
+        self.became: dict[tuple[str, int], int] = {}  # ("contact" | "account", key) -> key of the lead that it was
+        self.labels = {"Hot": "f08b42a0-4e75-11ea-9643-03698ef1cfd6", "Warm": "f08b42a1-4e75-11ea-9643-03698ef1cfd6", "Cold": "f08b42a2-4e75-11ea-9643-03698ef1cfd6"}
+        self._settings()
+
+    def option(self, *key: object) -> int:
+        """The id of an option, the same for ever."""
+        return self.options.setdefault(key, 11 + len(self.options))
+
+    def lead_id(self, key: int) -> str:
+        """A lead's id: a version-1 UUID, which carries the time of creation."""
+        at = self.org.records["lead"][key]["created_at"]
+        ticks = int((at - datetime(1582, 10, 15)).total_seconds()) * 10_000_000 + key
+        return str(uuid.UUID(fields=(ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, ticks >> 48 & 0x0FFF | 0x1000, 0x87, 0x9B, 0x05D71FB426EC)))
+
+    def person_id(self, key: int | None) -> int | None:
+        """The person behind a contact: a converted lead's stays the one that the lead was about."""
+        return None if key is None else LEAD_PEOPLE + self.became["contact", key] if ("contact", key) in self.became else key
+
+    def org_id(self, key: int | None) -> int | None:
+        """The organization behind an account."""
+        return None if key is None else LEAD_PEOPLE + self.became["account", key] if ("account", key) in self.became else key
+
+    def _settings(self) -> None:
+        """What does not change: pipelines, activity types, labels, currencies, sources."""
+        stamp, account = self.account.stamp, self.account
+        start = min(r["created_at"] for r in self.org.records["stage"].values())
+        for name, n in self.pipelines.items():
+            account.create("pipelines", at=start, id=n, name=name, order_nr=n)
+        days = {"add_time": v1_time(stamp(start)), "update_time": v1_time(stamp(start))}
+        account.flat["activityTypes"] = [{"id": n, "name": t.title(), "icon_key": t, "color": "FFFFFF", "order_nr": n, "key_string": t, "active_flag": True,
+                                          "is_custom_flag": False} | days for n, t in enumerate(TYPES, 1)]
+        account.flat["leadLabels"] = [{"id": i, "name": n, "color": c} | days for (n, i), c in zip(self.labels.items(), ("red", "yellow", "blue"), strict=True)]
+        account.flat["leadSources"] = [{"name": n} for n in ("Manually created", "Deal", "Web forms", "Prospector", "API", "Import")]
+        account.flat["currencies"] = [{"id": n, "code": c, "name": c, "decimal_points": 2, "symbol": c, "active_flag": True, "is_custom_flag": False}
+                                      for n, c in enumerate(("EUR", "USD", "AUD"), 1)]
+
+    def refresh(self) -> None:
+        """Bring the account to what the organisation shows now."""
+        self._definitions()
+        for change in self.org.changes[self.n_changes:]:
+            self.moves[change["entity"], change["key"]].append(change)
+        fresh = self.org.changes[self.n_changes:]
+        self.n_changes = len(self.org.changes)
+        for key, r in self.org.records["lead"].items():
+            for other in ("contact", "account"):
+                if r["converted_deal_id"] and r[f"converted_{other}_id"]:
+                    self.became[other, r[f"converted_{other}_id"]] = key
+        self._users()
+        for entity in ("stage", "product", "account", "contact", "lead", "deal", "deal_product", "activity"):
+            for key, record in list(self.org.records.get(entity, {}).items()):
+                drawn = (record["modified_at"], record["deleted_at"], record["hard"], record.get("merged_into"), self.drawn if entity in HOMES else 0)
+                if self.known.get((entity, key)) != drawn:
+                    getattr(self, "_" + entity)(key, record)
+                    self.known[entity, key] = drawn
+        for change in fresh:
+            self._log(change)
+
+    def _definitions(self) -> None:
+        """Field definitions: the system's own, then the customer's; leads' fields are the deals'."""
+        if (mark := hash(str(self.org.custom))) == self.drawn:
+            return
+        self.drawn, stamp = mark, self.account.stamp(self.org.now)
+
+        def options(place: str, labels: list[str]) -> list[dict]:
+            return [{"id": self.option(place, label), "label": label, "color": None, "add_time": stamp, "update_time": stamp} for label in labels]
+
+        fixed = {"channel": list(SOURCES), "industry": INDUSTRIES, "category": ["Vans", "Service"], "label_ids": ["Key", "Risk"]}
+        self.account.fields = defaultdict(list, {kind: [{
+            "field_name": name, "field_code": code, "description": None, "field_type": kept, "options": options(code, fixed[code]) if code in fixed else None,
+            "subfields": None, "is_custom_field": False, "is_optional_response_field": False, "options_deleted": []} for name, code, kept in told]
+            for kind, told in SYSTEM.items()})
+        self.codes = {}
+        for entity, kind in HOMES.items():
+            for its in self.org.custom.get(entity, []):
+                code = hashlib.sha1(f"{entity}.{its.key}".encode()).hexdigest()
+                if its.dropped:
+                    continue
+                place, labels = code, ["Yes", "No"] if its.kind == "bool" else its.options
+                self.codes[f"{entity}.{its.key}"] = (code, its)
+                self.account.fields[kind].append({
+                    "field_name": its.label, "field_code": code, "description": None, "field_type": KINDS[its.kind], "options": options(place, labels) or None,
+                    "subfields": None, "is_custom_field": True, "is_optional_response_field": False, "options_deleted": options(place, its.removed)})
+
+    def custom(self, entity: str, values: dict, currency: str = "EUR") -> dict:
+        """A record's custom values in v2's form, unset ones as null."""
+        return {code: self.value(code, its.kind, values.get(name.split(".", 1)[1]), currency)
+                for name, (code, its) in self.codes.items() if name.startswith(entity + ".")}
+
+    def value(self, code: str, kind: str, value: Any, currency: str = "EUR") -> Any:
+        """One custom value in v2's form."""
+        if value is None or kind in ("text", "long", "url", "user"):
+            return value
+        told: dict[str, Callable[[Any], Any]] = {
+            "int": float, "float": float, "bool": lambda v: self.option(code, "Yes" if v else "No"), "date": lambda v: v.isoformat(),
+            "time": lambda v: v.isoformat(sep=" "), "money": lambda v: {"value": v, "currency": currency}, "choice": lambda v: self.option(code, v),
+            "choices": lambda v: [self.option(code, one) for one in v]}
+        return told[kind](value)
+
+    def put(self, kind: str, record: dict, id: object, **values: Any) -> None:
+        """Write one native row; a record that is gone leaves, unless this kind is deleted softly."""
+        table, account = self.account.rows[kind], self.account
+        soft, at = "is_deleted" in DEFAULTS[kind], account.stamp(record["modified_at"])
+        if record["hard"] or record.get("merged_into") is not None or (record["deleted_at"] is not None and not soft):
+            table.pop(id, None)
+        else:
+            gone = {"is_deleted": True} | ({"status": "deleted"} if kind == "deals" else {}) if record["deleted_at"] else {}
+            table[id] = {"id": id} | DEFAULTS[kind] | {"add_time": account.stamp(record["created_at"])} | values | gone | {"update_time": at}
+        account.touched(kind)
+
+    def _users(self) -> None:
+        self.account.users = [{
+            "id": k, "name": r["name"], "email": r["email"], "phone": None, "lang": 1, "locale": "de_DE", "default_currency": "EUR", "active_flag": r["is_active"],
+            "activated": True, "is_deleted": r["deleted_at"] is not None, "last_login": v1_time(self.account.stamp(self.org.now)),
+            "created": v1_time(self.account.stamp(r["created_at"])), "modified": v1_time(self.account.stamp(r["modified_at"])), "role_id": 1,
+            "has_created_company": k == 1, "access": [{"app": "sales", "admin": k == 1, "permission_set_id": "62cc4d7f-4038-4352-abf3-a8c1c822b631"}],
+            "timezone_name": "Europe/Berlin", "timezone_offset": "+01:00", "icon_url": None} for k, r in self.org.records["user"].items()]
+
+    def _stage(self, key: int, r: dict) -> None:
+        if r["outcome"] == "open":  # won and lost are a deal's status here, no stage
+            self.put("stages", r, key, name=r["name"], order_nr=r["position"], deal_probability=round(r["probability"] * 100), pipeline_id=self.pipelines[r["pipeline"]])
+
+    def _product(self, key: int, r: dict) -> None:
+        prices = [{"product_id": key, "price": r["list_price"], "currency": r["currency"], "cost": 0, "direct_cost": None, "notes": ""}]
+        self.put("products", r, key, name=r["name"], category=str(self.option("category", r["family"])), prices=prices, owner_id=1)
+
+    def _organization(self, record: dict, id: int, r: dict, name: str, custom: dict) -> None:
+        address = {"value": f"{r['city']}, {r['country']}", "country": r["country"], "locality": r["city"], "admin_area_level_1": None, "admin_area_level_2": None,
+                   "sublocality": None, "route": None, "street_number": None, "subpremise": None, "postal_code": None}
+        self.put("organizations", record, id, name=name, owner_id=r["owner_id"], address=address, employee_count=r["employees"], annual_revenue=r.get("annual_revenue"),
+                 industry=r["industry"] and self.option("industry", r["industry"]), custom_fields=custom)
+
+    def _account(self, key: int, r: dict) -> None:
+        if ("account", key) in self.became:
+            return self._lead_people(self.became["account", key])
+        return self._organization(r, key, r, r["name"], self.custom("account", r["custom"]))
+
+    def _person(self, record: dict, id: int, r: dict, org: int | None, custom: dict) -> None:
+        first, last = r.get("first_name"), r.get("last_name")
+        self.put("persons", record, id, name=r["name"], first_name=first, last_name=last, owner_id=r["owner_id"], org_id=org, job_title=r["title"],
+                 emails=[{"value": r["email"], "primary": True, "label": "work"}] if r["email"] else [],
+                 phones=[{"value": r["phone"], "primary": True, "label": "work"}] if r["phone"] else [], custom_fields=custom)
+
+    def _contact(self, key: int, r: dict) -> None:
+        if ("contact", key) in self.became:
+            return self._lead_people(self.became["contact", key])
+        return self._person(r, key, r, self.org_id(r["account_id"]), self.custom("contact", r["custom"]))
+
+    def _lead_people(self, key: int) -> None:
+        """The person and the organization that a lead is about; once converted they are the contact and the account."""
+        lead, id, records = self.org.records["lead"][key], LEAD_PEOPLE + key, self.org.records
+        contact = records["contact"].get(lead["converted_contact_id"]) if lead["converted_deal_id"] else None
+        account = records["account"].get(lead["converted_account_id"]) if lead["converted_deal_id"] else None
+        for entity, its, put in (("account", account, self._organization), ("contact", contact, self._person)):
+            r = its or lead
+            record = r | {"created_at": lead["created_at"], "modified_at": max(r["modified_at"], lead["created_at"])}
+            if its is None:  # a lead's end is not the end of the person
+                record |= {"deleted_at": None, "hard": False, "merged_into": None}
+            custom = self.custom(entity, its["custom"] if its else {})
+            if entity == "account":
+                put(record, id, r, lead["company"] if its is None else r["name"], custom)  # type: ignore[call-arg, arg-type]
+            else:
+                put(record, id, r, self.org_id(r["account_id"]) if its else id, custom)  # type: ignore[call-arg, arg-type]
+
+    def _lead(self, key: int, r: dict) -> None:
+        self._lead_people(key)
+        id = self.lead_id(key)
+        gone = {"hard": True} if r["converted_deal_id"] else {}
+        self.put("leads", r | gone, id, title=f"{r['name']} lead", owner_id=r["owner_id"], creator_id=r["created_by"], label_ids=[self.labels[r["rating"]]] if r["rating"] else [],
+                 person_id=LEAD_PEOPLE + key, organization_id=LEAD_PEOPLE + key, source_name="Manually created", channel=self.option("channel", r["source"]),
+                 is_archived=bool(r["is_lost"] or r["is_converted"]), custom_fields={c: None for c, _ in self.codes.values()} | self.custom("lead", r["custom"]))
+
+    def status(self, r: dict) -> str:
+        """open, won or lost."""
+        return "open" if r["is_won"] is None else "won" if r["is_won"] else "lost"
+
+    def open_stage(self, key: int, r: dict) -> int:
+        """The stage that a deal stands in, or stood in when it was closed: the last open one."""
+        names = [r["stage"], *(c["old"] for c in reversed(self.moves["deal", key]) if c["field"] == "stage")]
+        return next(self.stages[r["pipeline"], n] for n in names if (r["pipeline"], n) in self.stages)
+
+    def _deal(self, key: int, r: dict) -> None:
+        stamp, status = self.account.stamp, self.status(r)
+        closed = stamp(r["closed_at"]) if r["closed_at"] else None
+        lead = self.org.records["lead"].get(r.get("source_lead_id") or 0)
+        moved = [c["at"] for c in self.moves["deal", key] if c["field"] == "stage" and (r["pipeline"], c["new"]) in self.stages]
+        custom = (self.custom("lead", lead["custom"]) if lead else self.custom("lead", {})) | self.custom("deal", r["custom"], r["currency"])
+        self.put("deals", r, key, title=r["name"], owner_id=r["owner_id"], creator_user_id=r["created_by"], person_id=self.person_id(r["contact_id"]),
+                 org_id=self.org_id(r["account_id"]), stage_id=self.open_stage(key, r), pipeline_id=self.pipelines[r["pipeline"]], value=r["amount"],
+                 currency=r["currency"], stage_change_time=stamp(max(moved)) if moved else None, status=status, lost_reason=r["lost_reason"], close_time=closed,
+                 won_time=closed if status == "won" else None, lost_time=closed if status == "lost" else None, expected_close_date=r["close_on"].isoformat(),
+                 channel=self.option("channel", r["source"]), source_lead_id=self.lead_id(r["source_lead_id"]) if lead else None, custom_fields=custom)
+
+    def _deal_product(self, key: int, r: dict) -> None:
+        self.put("deal_products", r, key, deal_id=r["deal_id"], product_id=r["product_id"], quantity=r["quantity"], item_price=r["amount"] / r["quantity"],
+                 sum=r["amount"], currency=r["currency"], name=self.org.records["product"][r["product_id"]]["name"])
+
+    def kind(self, r: dict) -> str:
+        """activities, notes or mails: where an activity of the organisation stands in Pipedrive. Mails about leads are logged as activities."""
+        return "notes" if r["kind"] == "note" else "mails" if r["kind"] == "email" and r["lead_id"] is None and r["contact_id"] and not self.was_lead(r) else "activities"
+
+    def was_lead(self, r: dict) -> bool:
+        """It was entered while it was about a lead."""
+        told = [c["old"] for c in self.moves["activity", r["key"]] if c["field"] == "lead_id"]
+        return bool(told and told[0] is not None)
+
+    def _activity(self, key: int, r: dict) -> None:
+        lead = r["lead_id"] and self.org.records["lead"][r["lead_id"]]
+        person = self.person_id(r["contact_id"]) if r["contact_id"] else LEAD_PEOPLE + r["lead_id"] if lead else None
+        organization = self.org_id(r["account_id"]) if r["account_id"] else LEAD_PEOPLE + r["lead_id"] if lead else None
+        about = {"deal_id": r["deal_id"], "lead_id": self.lead_id(r["lead_id"]) if lead else None, "person_id": person, "org_id": organization}
+        stamp = self.account.stamp
+        if self.kind(r) == "notes":
+            self.put("notes", r | ({"hard": True} if r["deleted_at"] else {}), key, content=r["body"] or "", user_id=r["user_id"], last_update_user_id=r["user_id"], **about)
+        elif self.kind(r) == "mails":
+            self._mail(key, r, about)
+        else:
+            done = next((c["at"] for c in reversed(self.moves["activity", key]) if c["field"] == "is_done" and c["new"]), r["happened_at"]) if r["is_done"] else None
+            minutes = int(r["duration_minutes"] or 0)
+            self.put("activities", r, key, subject=r["subject"], type=r["kind"], owner_id=r["user_id"], creator_user_id=r["created_by"], note=r["body"],
+                     due_date=r["happened_at"].date().isoformat(), due_time=r["happened_at"].strftime("%H:%M"), done=r["is_done"],
+                     duration=f"{minutes // 60:02}:{minutes % 60:02}" if minutes else None, marked_as_done_time=stamp(done) if done else None,
+                     participants=[{"person_id": person, "primary": True}] if person else [], **about)
+
+    def _mail(self, key: int, r: dict, about: dict) -> None:
+        if r["deleted_at"]:
+            self.account.mails.pop(key, None)
+            return
+        contact, user = self.org.records["contact"][r["contact_id"]], self.org.records["user"][r["user_id"]]
+        party = {"id": None, "mail_message_party_id": key}
+        there = party | {"email_address": contact["email"] or "", "name": contact["name"], "linked_person_id": about["person_id"], "linked_person_name": contact["name"]}
+        here = party | {"email_address": user["email"], "name": user["name"], "linked_person_id": None, "linked_person_name": None}
+        out, when = r["direction"] == "out", self.account.stamp(r["happened_at"])
+        self.account.mails[key] = {"id": key, "user_id": r["user_id"], "mail_thread_id": key, "subject": r["subject"], "snippet": (r["body"] or "")[:60], "body": r["body"] or "",
+                                   "sent_flag": int(out), "time": when, "from": [here if out else there], "to": [there if out else here], **about}
+        for kind, id in (("deals", about["deal_id"]), ("persons", about["person_id"])):
+            if (row := self.account.rows[kind].get(id)) and self.org.now - r["created_at"] < timedelta(days=3):
+                row["update_time"] = max(row["update_time"], when)  # a new mail counts as a change of what it is linked to
+                self.account.touched(kind)
+
+    def _log(self, c: dict) -> None:
+        """One change of the organisation in the change log of its record."""
+        entity, key, name, old, new, r = c["entity"], c["key"], c["field"], c["old"], c["new"], self.org.records[c["entity"]][c["key"]]
+        kind = {"deal": "deals", "contact": "persons", "account": "organizations"}.get(entity)
+        if kind is None or (entity, key) in self.became:
+            return
+        now, id, log = self.account.stamp(c["at"]), key, self.account.log
+        self.account.actor = c["by"]
+        if name.startswith("custom."):
+            code, its = self.codes.get(f"{entity}.{name[7:]}", ("", None))
+            if its is not None:
+                before, after = (parts(code, self.value(code, its.kind, v, r.get("currency", "EUR"))) for v in (old, new))
+                for part in dict.fromkeys([*before, *after]):
+                    log(kind, id, part, before.get(part), after.get(part), now)
+        elif name == "stage":
+            before = next((self.stages[r["pipeline"], o["old"]] for o in reversed(self.moves["deal", key][:self.moves["deal", key].index(c) + 1])
+                           if o["field"] == "stage" and (r["pipeline"], o["old"]) in self.stages), None)
+            log(kind, id, "stage_id", before, self.stages.get((r["pipeline"], new), before), now)
+        elif name == "is_won":
+            log(kind, id, "status", self.status({"is_won": old}), self.status({"is_won": new}), now)
+        elif name == "close_on":
+            log(kind, id, "expected_close_date", old.isoformat(), new.isoformat(), now)
+        elif name == "industry":
+            log(kind, id, "industry", *(v and self.option("industry", v) for v in (old, new)), now)
+        elif name in ("contact_id", "account_id"):
+            log(kind, id, {"contact_id": "person_id", "account_id": "org_id"}[name], *(getattr(self, {"contact_id": "person_id", "account_id": "org_id"}[name])(v) for v in (old, new)), now)
+        else:
+            native = {"deal": {"amount": "value", "owner_id": "owner_id", "name": "title", "lost_reason": "lost_reason"},
+                      "contact": {"name": "name", "title": "job_title", "owner_id": "owner_id", "email": "email", "phone": "phone"},
+                      "account": {"name": "name", "employees": "employee_count", "annual_revenue": "annual_revenue", "owner_id": "owner_id"}}[entity].get(name)
+            if native:
+                log(kind, id, native, old, new, now)
+
+
 def refused(status: int, error: str, info: str = "Please check developers.pipedrive.com") -> Refusal:
     """An answer that is no success, in the form that v1's examples show."""
     return Refusal(Reply(status, {"success": False, "error": error, "errorCode": status, "error_info": info}))
@@ -375,14 +681,16 @@ class Pipedrive(Server):
 
     crm: ClassVar[str] = "pipedrive"
 
-    def __init__(self, org: Any, *, port: int = 0, page: int = 0, daily: int = 600_000, burst: int = 100_000, **more: Any):
+    def __init__(self, org: Organisation, *, port: int = 0, page: int = 0, daily: int = 600_000, burst: int = 100_000, **more: Any):
         super().__init__(org, port=port, page=page, **more)
         self.account = Account(lambda: self.now)
+        self.mirror = Mirror(org, self.account)
+        self.mirror.refresh()
         self.daily, self.burst = daily, burst
         self.used, self.day = 0, self.now.date()
         self.tokens: dict[str, Grant] = {TOKEN: Grant()}
         self.clients = dict([CLIENT])  # OAuth: client id -> secret
-        self.refresh: dict[str, Grant] = {}
+        self.renewals: dict[str, Grant] = {}
         self.codes: dict[str, Grant] = {}
         self.log: list[dict] = []
         self.limit_headers, self.lists_deleted, self.lasts = True, False, 3600
@@ -492,19 +800,24 @@ class Pipedrive(Server):
             return Reply(401, {"success": False, "error": "invalid_client", "message": "Client authentication failed"})
         if request.path == "/oauth/revoke":
             self.tokens.pop(form.get("token", ""), None)
-            self.refresh.pop(form.get("token", ""), None)
+            self.renewals.pop(form.get("token", ""), None)
             return Reply(200, {"success": True})
-        store, name = {"authorization_code": (self.codes, "code"), "refresh_token": (self.refresh, "refresh_token")}.get(form.get("grant_type", ""), ({}, ""))
+        store, name = {"authorization_code": (self.codes, "code"), "refresh_token": (self.renewals, "refresh_token")}.get(form.get("grant_type", ""), ({}, ""))
         grant = store.pop(form.get(name, ""), None)
         if grant is None:
             return Reply(400, {"success": False, "error": "invalid_grant", "message": f"Invalid grant: {name or 'grant_type'} is invalid"})
         access, renewal = (f"{grant.user_id}:{kind}:{uuid.uuid4().hex}" for kind in ("access", "refresh"))
         self.tokens[access] = Grant(grant.user_id, grant.scopes or frozenset(ALL_SCOPES), time.monotonic() + self.lasts)
-        self.refresh[renewal] = grant
+        self.renewals[renewal] = grant
         return Reply(200, {"access_token": access, "token_type": "Bearer", "refresh_token": renewal, "scope": " ".join(sorted(self.tokens[access].scopes or ())),
                            "expires_in": self.lasts, "api_domain": self.url})
 
     # -- routes ----------------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Show what the organisation is now; what was deleted 30 days ago is purged."""
+        self.mirror.refresh()
+        self.account.purge()
 
     def routes(self) -> list:
         """Routing is by version; see `route`."""
@@ -512,7 +825,7 @@ class Pipedrive(Server):
 
     def route(self, asked: Asked) -> tuple[int, dict]:
         """Find the method for a path; 404 where there is none in this version."""
-        self.account.purge()
+        self.refresh()
         for version, method, pattern, name in ROUTES:
             if version == asked.version and method == asked.method and (match := re.fullmatch(pattern, asked.path)):
                 answer = getattr(self, name)(asked, *match.groups())
@@ -886,3 +1199,17 @@ ROUTES = [
     ("v1", "GET", _LOGGED + r"/(\d+)/changelog", "changelog"), ("v1", "GET", _LOGGED + r"/(\d+)/flow", "flow"),
     ("v1", "GET", _LOGGED + r"/(\d+)/mailMessages", "linked_mails"), ("v1", "GET", "mailbox/mailThreads", "threads"),
     ("v1", "GET", r"mailbox/mailThreads/(\d+)/mailMessages", "thread"), ("v1", "GET", r"mailbox/mailMessages/(\d+)", "mail")]
+
+
+def main() -> None:
+    """`python -m tests.servers.pipedrive --port 8102`: the stand-in with the small organisation; token and client are printed."""
+    import argparse
+
+    told = argparse.ArgumentParser(description=main.__doc__)
+    told.add_argument("--port", type=int, default=8102)
+    print(f"API token {TOKEN}; OAuth client {CLIENT[0]}, secret {CLIENT[1]}", flush=True)
+    serve(Pipedrive(organisation(), port=told.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()
