@@ -166,7 +166,7 @@ def organisation(seed: int = 1) -> Organisation:
     for key in [k for k, r in org.records["lead"].items() if not r["is_converted"] and r["created_at"] < datetime(2025, 3, 1)][:12]:
         pass_at = min(org.records["lead"][key]["created_at"] + 70 * DAY, NOW - DAY)
         org.change("lead", key, pass_at, status="Unqualified", is_lost=True, closed_at=pass_at)
-    for key in [k for k, r in org.standing("lead").items() if r["is_converted"] is False and r["is_lost"] is None and r["created_at"] < NOW - 200 * DAY][:14]:
+    for key in [k for k, r in org.standing("lead").items() if r["is_converted"] is False and not r["is_lost"] and r["created_at"] < NOW - 200 * DAY][:14]:
         lead = org.records["lead"][key]
         org.convert(key, lead["created_at"] + timedelta(days=20 + key % 40, hours=key % 9), deal=key % 5 > 0, by=lead["owner_id"])
     for key in (7, 19):
@@ -237,7 +237,7 @@ def _leads(org: Organisation, rng: random.Random) -> None:
         key = org.create("lead", at, by=1 + n % 6, first_name=first, last_name=last, name=f"{first} {last}", email=f"lead{n}@example.com" if n % 8 else None, phone=None if n % 3 else f"0{n:07}",
                          company=HOSTILE[n // 9 % 6] if n % 9 == 0 else f"Prospect {n}", title=["Owner", "Buyer", None][n % 3], industry=["Retail", "Energy", None][n % 3],
                          employees=n * 3 or None, country=country, city=city, source=SOURCES[n % 5], campaign_id=1 + n % 5 if n % 2 else None, owner_id=1 + n % 6, status="New",
-                         rating=["Hot", "Warm", "Cold", None][n % 4], do_not_email=n % 12 == 0, do_not_call=False, is_converted=False, converted_at=None, is_lost=None,
+                         rating=["Hot", "Warm", "Cold", None][n % 4], do_not_email=n % 12 == 0, do_not_call=False, is_converted=False, converted_at=None, is_lost=False,
                          closed_at=None, converted_contact_id=None, converted_deal_id=None, converted_account_id=None, custom={k: v for k, v in custom.items() if v is not None})
         if n % 2:
             org.change("lead", key, _between(rng, at, min(at + 10 * DAY, NOW - DAY)), status="Working", by=1 + n % 6)
@@ -352,7 +352,7 @@ def edits(org: Organisation, day: int) -> None:
         for n in range(3):
             org.create("lead", at(1 + n), by=2, first_name="New", last_name=f"Lead{day}-{n}", name=f"New Lead{day}-{n}", email=f"new{day}.{n}@example.com", phone=None, company=f"Startup {day}-{n}",
                        title=None, industry="Retail", employees=5, country="Germany", city="Berlin", source="Web", campaign_id=None, owner_id=2 + n, status="New", rating=None, do_not_email=False,
-                       do_not_call=False, is_converted=False, converted_at=None, is_lost=None, closed_at=None, converted_contact_id=None, converted_deal_id=None,
+                       do_not_call=False, is_converted=False, converted_at=None, is_lost=False, closed_at=None, converted_contact_id=None, converted_deal_id=None,
                        converted_account_id=None, custom={"fleet": n})
         still = [k for k, r in org.standing("deal").items() if r["is_won"] is None]
         for n, key in enumerate(rng.sample(still, min(5, len(still)))):

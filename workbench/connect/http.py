@@ -21,7 +21,8 @@ class BudgetSpent(WorkbenchError):
 class Allowance:
     """What a vendor's headers tell: daily limit, what is left of it, and seconds to wait before the next call; None = not told.
 
-    daily and left are in the vendor's unit (calls, tokens), as are the costs that `Budget.spend` is given.
+    daily and left are in the vendor's unit (calls, tokens), as are the costs that `Budget.spend` is given. On an answer of status 400 or more,
+    left <= 0 means that the day's allowance is spent (no retry), and else a wait that is told means: refused for the moment, try again.
     """
 
     daily: float | None = None

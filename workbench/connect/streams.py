@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from workbench.connect.http import Budget
 
 Path = str | Callable[[dict], Any]  # where a value stands in a native row: "Owner.Name", or a function of the row
 
@@ -15,17 +18,19 @@ class Stream:
     """One kind of object of a CRM, and the table that its rows fill.
 
     name: the CRM's own word (Opportunity, deals): what errors and `workbench status` say.
-    entity: table of the lake ("" = rows that no table of their own holds; `parts` may use them).
+    entity: table of the lake ("" = rows that no table of their own holds; `parts` may use them). Two streams of one table differ by `prefix`.
     fields: canonical field -> where its value stands. Ids stay native here: "<source>:" is put before every key field (also
         merged_into, record_id, other_id) by the sync. `deleted_at` and `merged_into` may be mapped like any field.
-        None, "" and a value that its type cannot hold (a finding) are missing.
+        None, "" and a value that its type cannot hold (a finding) are missing. Of a lead, is_lost is False while it is open (empty reads as lost).
     cursor: where the stamp of the last modification stands, "" = none: the stream is pulled whole each time, and what is absent is deleted.
     key: where the native id stands. prefix: letters before it where two streams share a table ("task-").
     prefixes: key field -> prefix of the ids that it points to.
     historized: fields whose changes `history` tells, by their canonical names. assumed: fields whose value of today is taken to have stood
         since creation (reports list them); any other field that is not fixed is unknown before the first sync saw it.
     parts: streams made of the same rows (line items within a deal, links of an activity): `each` names the list within the row whose items
-        are theirs, each item a dict with the whole row under "_row"; "" = the row itself. A part's key is a function or path of that item.
+        are theirs, each item a dict ({"value": item} where it is none) with the whole row under "_row"; "" = the row itself. A part's key is a
+        function or path of that item; None makes no record. within: the part's key field that holds its row's id; items that a row no
+        longer has are deleted.
     ordered: pull gives rows by ascending cursor, so that what came before a failure may be kept.
     more: what only the connector understands (object name, path of the endpoint ...).
     """
@@ -41,6 +46,7 @@ class Stream:
     assumed: frozenset[str] = frozenset()
     parts: tuple[Stream, ...] = ()
     each: str = ""
+    within: str = ""
     ordered: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -50,7 +56,7 @@ class CustomField:
     """A field of the customer's own, as the CRM describes it now.
 
     native: its key in the CRM, which stays when the label changes. path: where its value stands in a row. label: as people read it (hostile).
-    kind: text, int, float, money, bool, date or time. options: value as in the row (as text) -> label, for choices; a list of values, or a text
+    kind: text, long (text that is kept only as a hash unless keep_bodies), int, float, money, bool, date or time. options: value as in the row (as text) -> label, for choices; a list of values, or a text
     parted by `separator`, is a multi-select and becomes labels joined by "; ". Options that were removed are kept from earlier syncs.
     """
 
@@ -70,7 +76,8 @@ class Connector(Protocol):
 
     name: str  # the CRM: salesforce, pipedrive, agentbox
     streams: Sequence[Stream]  # in the order in which they are pulled
-    calls: int  # HTTP calls so far, all threads
+    budget: Budget  # of its HttpClient(s): calls so far, what may still be spent
+    keep_bodies: bool  # long personal text is kept, not only a hash of it
 
     def check(self) -> list[dict]:
         """What the user behind the credentials may read: one row a stream: stream, entity, readable (bool), rows (or None), history (bool), costs
