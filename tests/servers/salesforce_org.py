@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from threading import RLock
 
 from tests.servers.soql import IDS, NUMBER, TEXT, stamp
@@ -86,6 +87,7 @@ class Field:
     options: tuple = ()  # (value, label, active)
     compound: str = ""
     formula: str = ""
+    scale: int = 2
 
     @property
     def sortable(self) -> bool:
@@ -102,7 +104,7 @@ class Field:
                 "encrypted": False, "externalId": False, "extraTypeInfo": None, "filterable": self.filterable, "groupable": self.filterable and self.type not in NUMBER,
                 "idLookup": self.type == "id", "inlineHelpText": None, "label": self.label, "length": self.length if text else 0, "name": self.name,
                 "nameField": self.name == "Name", "nillable": self.nillable, "permissionable": True, "polymorphicForeignKey": len(self.reference_to) > 1,
-                "precision": 18 if self.type in NUMBER - {"int"} else 0, "scale": 2 if self.type in ("currency", "percent", "double") else 0,
+                "precision": 18 if self.type in NUMBER - {"int"} else 0, "scale": self.scale if self.type in ("currency", "percent", "double") else 0,
                 "picklistValues": [{"active": active, "defaultValue": False, "label": label, "validFor": None, "value": value} for value, label, active in options],
                 "referenceTo": list(self.reference_to), "relationshipName": self.relationship or None, "restrictedPicklist": False, "soapType": _SOAP.get(self.type, "xsd:string"),
                 "sortable": self.sortable, "type": self.type, "unique": self.type == "id", "updateable": self.type not in ("id", "address")}
@@ -113,13 +115,13 @@ def _label(name: str) -> str:
 
 
 def make_field(name: str, kind: str = "string", *, to: tuple[str, ...] = (), child: str = "", label: str = "", nillable: bool = True, options: tuple = (),
-               formula: str = "") -> Field:
+               formula: str = "", scale: int = 2) -> Field:
     """A field; `long` is text that can be neither filtered nor sorted, `options` are values or (value, label, active)."""
     long = kind in ("long", "anyType")
     relationship = "" if not to else name[:-1] + "r" if name.endswith("__c") else name.removesuffix("Id")
     told = tuple(o if isinstance(o, tuple) else (o, o, True) for o in options)
     kind = "textarea" if kind == "long" else kind
-    return Field(name, kind, label or _label(name), to, relationship, child, nillable, not long and kind != "address", 32000 if long else _LENGTHS.get(kind, 0), told, formula=formula)
+    return Field(name, kind, label or _label(name), to, relationship, child, nillable, not long and kind != "address", 32000 if long else _LENGTHS.get(kind, 0), told, formula=formula, scale=scale)
 
 
 class SObject:
@@ -194,9 +196,10 @@ def native_id(prefix: str, number: int) -> str:
 class Org:
     """The organization: `sobject(name)`, `row(id)` and `now` are what SOQL needs; the rest changes it."""
 
-    def __init__(self, now: datetime, *, features: Iterable[str] = ("territories", "quotas"), tracked: dict[str, set[str]] | None = None, currency: str = "USD"):
+    def __init__(self, now: datetime, *, features: Iterable[str] = ("territories", "quotas"), tracked: dict[str, set[str]] | None = None,
+                 tracked_from: datetime | None = None, currency: str = "USD"):
         self.now, self.lock, self.features, self.currency = now, RLock(), set(features), currency
-        self.tracked = tracked or {}
+        self.tracked, self.tracked_from = tracked or {}, tracked_from
         self.denied, self.log, self._n, self.by_id = set[str](), dict[str, list[tuple[str, str]]](), 0, dict[str, tuple[SObject, dict]]()
         self.objects = {o.name.lower(): o for o in parsed_objects()}
         if "currencies" in self.features:
@@ -254,8 +257,9 @@ class Org:
         """A new record; its id."""
         with self.lock:
             sobject = self.objects[name.lower()]
-            self._n += 1
-            native = values.get("Id") or native_id(sobject.prefix, self._n)
+            if not (native := values.get("Id")):
+                self._n += 1
+                native = native_id(sobject.prefix, self._n)
             when, by = stamp(at), by or getattr(self, "admin", native)
             row: dict = {f.name: (False if f.type == "boolean" else None) for f in sobject.fields.values()} | values | {"Id": native}
             letters = sobject.letters
@@ -289,6 +293,13 @@ class Org:
             self.by_id[native] = (sobject, new)
             self._historize(sobject, old, new, at, by or self.admin)
 
+    def amend(self, native: str, values: dict) -> None:
+        """Set values without a trace: no stamp moves, no history is written."""
+        with self.lock:
+            sobject, row = self.by_id[native]
+            sobject.rows[native] = row | values
+            self.by_id[native] = (sobject, sobject.rows[native])
+
     def _derive(self, sobject: SObject, row: dict, when: str, old: dict | None = None) -> None:
         if sobject.name in ADDRESSES:
             compound, start = ADDRESSES[sobject.name]
@@ -316,9 +327,10 @@ class Org:
         if sobject.name == "Opportunity" and (old is None or any(old[f] != new[f] for f in STAGE_FIELDS)):
             told = {f: new[f] for f in ("StageName", "Amount", "ExpectedRevenue", "CloseDate", "Probability", "ForecastCategory")}
             told |= {"PrevAmount": old["Amount"], "PrevCloseDate": old["CloseDate"]} if old else {}
-            self.insert("OpportunityHistory", {"OpportunityId": new["Id"]} | told | ({"CurrencyIsoCode": new.get("CurrencyIsoCode")} if "CurrencyIsoCode" in new else {}), at, by=by)
+            told |= {"CurrencyIsoCode": new["CurrencyIsoCode"]} if "CurrencyIsoCode" in new else {}
+            self.insert("OpportunityHistory", {"Id": self._history_id("008", new["Id"], at), "OpportunityId": new["Id"]} | told, at, by=by)
         tracked = self.tracked.get(sobject.name, set())
-        if sobject.name not in HISTORIES or not tracked:
+        if sobject.name not in HISTORIES or not tracked or (self.tracked_from and at.replace(tzinfo=None) < self.tracked_from):
             return
         for name in sorted(tracked) if old else ():
             if old.get(name) != new.get(name):
@@ -329,7 +341,7 @@ class Org:
 
     def _field_history(self, sobject: SObject, native: str, at: datetime, by: str, name: str, found: Field | None, old, new) -> None:
         """One row; of a lookup two (names and ids), of long text one without values."""
-        key = f"{sobject.name}Id"
+        key, history = f"{sobject.name}Id", HISTORIES[sobject.name]
         kind = "Text" if found is None else {"reference": "EntityId", "picklist": "DynamicEnum", "currency": "Currency", "date": "DateOnly", "datetime": "DateTime",
                                              "boolean": "Boolean", "int": "Double", "double": "Double", "percent": "Percent"}.get(found.type, "Text")
         values = [(kind, old, new)]
@@ -339,7 +351,13 @@ class Org:
         if found is not None and not found.filterable:
             values = [("Text", None, None)]
         for data_type, before, after in values:
-            self.insert(HISTORIES[sobject.name], {key: native, "Field": name, "DataType": data_type, "OldValue": before, "NewValue": after}, at, by=by)
+            told = {"Id": self._history_id("017", native, at, name, data_type), key: native, "Field": name, "DataType": data_type, "OldValue": before, "NewValue": after}
+            self.insert(history, told, at, by=by)
+
+    @staticmethod
+    def _history_id(prefix: str, *told: object) -> str:
+        """The same change has the same id in every replay."""
+        return native_id(prefix, int(sha256(repr(told).encode()).hexdigest()[:14], 16))
 
     def delete(self, native: str, at: datetime, *, hard: bool = False, logged: bool = True, master: str | None = None) -> None:
         """Into the recycle bin, or (hard) out of it; `logged` False: the delete log forgot it too. What belongs to the record goes with it."""
@@ -392,8 +410,12 @@ class Org:
                     self.update(row["Id"], {"WhoId": contact, "WhatId": row["WhatId"] or opportunity or account, "AccountId": account}, at)
             for row in [r for r in self.objects["campaignmember"].rows.values() if r.get("LeadId") == lead]:
                 self.update(row["Id"], {"ContactId": contact}, at)
-            if self.tracked.get("Lead"):
-                self._field_history(self.objects["lead"], lead, at, self.admin, "leadConverted", None, None, None)
+            self.converted(lead, at)
+
+    def converted(self, lead: str, at: datetime) -> None:
+        """The history's row of a conversion, where leads are tracked."""
+        if lead in self.by_id and self.tracked.get("Lead") and not (self.tracked_from and at.replace(tzinfo=None) < self.tracked_from):
+            self._field_history(self.objects["lead"], lead, at, self.admin, "leadConverted", None, None, None)
 
     def deleted(self, name: str, start: datetime, end: datetime) -> dict:
         """The answer of /deleted: what the delete log still knows within 15 days."""

@@ -196,7 +196,11 @@ class _Parser:
         function = name.upper()
         if function == "COUNT" and self.take(")"):
             return Item("", "COUNT")
-        inner = self.operand()
+        if function == "FIELDS" and self.peek("ALL", "STANDARD", "CUSTOM"):
+            self.i += 1
+            inner = Item(self.tokens[self.i - 1][1])
+        else:
+            inner = self.operand()
         self.need(")")
         return Item(inner.path, function if function not in PLAIN else inner.function)
 
