@@ -250,9 +250,15 @@ class Lake:
                 raise WorkbenchError(f"{row['field']}: known_at {row['known_at']!r} is unknown.", fix=f"One of {', '.join(schema.KNOWN_AT)}.")
             if not re.fullmatch(r"[a-z0-9_]+", row["source"]):
                 raise WorkbenchError(f"Source {row['source']!r} is no source name.", fix="Use a-z, 0-9 and _.")
+        self.put_rows("field", rows, ("source", "entity", "field"))
+
+    def put_rows(self, table: str, rows: list[dict], key: tuple[str, ...]) -> None:
+        """Put rows into a table that holds no versions, in the place of those with the same key; nothing where they stand so already."""
         with self.writer():
-            kept = {(r["source"], r["entity"], r["field"]): r for r in rows_of(self.relation_sql("field")) + rows}
-            self._overwrite("field", list(kept.values()))
+            before, names = rows_of(self.relation_sql(table)), canonical(table).names
+            kept = {tuple(r[k] for k in key): r for r in before} | {tuple(r[k] for k in key): {n: r.get(n) for n in names} for r in rows}
+            if list(kept.values()) != before:
+                self._overwrite(table, list(kept.values()))
 
     def add_findings(self, frame: pd.DataFrame) -> None:
         """Append import findings: source, file, line, rule, entity, record_id, detail, n (rows it stands for)."""

@@ -14,11 +14,14 @@ ARROW = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "money":
 FIELD = {"source": "text", "entity": "text", "field": "text", "known_at": "text", "history_from": "time", "kind": "text", "meaning": "text",
          "personal": "bool"}
 FINDING = {"source": "text", "file": "text", "line": "int", "rule": "text", "entity": "text", "record_id": "text", "detail": "text", "n": "int"}
-OWN = {"field": FIELD, "finding": FINDING}  # tables that hold no versions
+SYNC_STATE = {"source": "text", "stream": "text", "entity": "text", "mark": "time", "history_mark": "time", "loaded_at": "time", "succeeded_at": "time", "tried_at": "time",
+              "swept_at": "time", "n_rows": "int", "n_changed": "int", "n_deleted": "int", "n_calls": "int", "spent": "float", "error": "text", "columns": "text"}
+CUSTOM_FIELD = {"source": "text", "entity": "text", "field": "text", "native": "text", "label": "text", "kind": "text", "options": "text", "dropped_at": "time"}
+OWN = {"field": FIELD, "finding": FINDING, "sync_state": SYNC_STATE, "custom_field": CUSTOM_FIELD}  # tables that hold no versions
 
 
 def canonical(table: str) -> pa.Schema:
-    """The Arrow schema of an entity's table without custom fields, or of `field` or `finding`."""
+    """The Arrow schema of an entity's table without custom fields, or of a table of OWN."""
     kinds = OWN.get(table) or {name: kind for name, kind, _ in schema.VERSION} | {f.name: f.kind for f in schema.entity(table).fields.values()}
     return pa.schema([(name, ARROW[kind]) for name, kind in kinds.items()])
 
