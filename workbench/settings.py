@@ -1,5 +1,6 @@
 """Where things live and which clock counts: defaults < workbench.toml < environment < command line."""
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
@@ -10,14 +11,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from workbench.errors import WorkbenchError
 
 FOLDERS = {"lake": "data/lake", "runs": "papermill_runs", "reports": "reports"}  # where WORKBENCH_LAKE ... name no other
+CRMS = ("salesforce", "pipedrive", "agentbox")
 VALUE_KEYS = ("cost_per_call", "value_per_conversion", "calls_per_day", "currency")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders, the organization's time zone, how long a notebook's cell may run, and the tables [schedule.NAME] and [value] of workbench.toml.
+    """Folders, the organization's time zone, how long a notebook's cell may run, and the tables [schedule.NAME], [value] and [sources.NAME] of workbench.toml.
 
     value: what calling is worth, each key only where it is given: cost_per_call, value_per_conversion, calls_per_day (numbers), currency (text).
+    sources: NAME -> the CRM behind it: crm, url, share (of the API allowance), fields {entity: {field: native}}, and what that CRM adds; no secrets.
     """
 
     lake: Path
@@ -27,6 +30,7 @@ class Settings:
     cell_minutes: float = 30
     schedules: dict = field(default_factory=dict)
     value: dict = field(default_factory=dict)
+    sources: dict = field(default_factory=dict)
 
 
 def root() -> Path:
@@ -45,9 +49,9 @@ def settings() -> Settings:
         raise WorkbenchError(f"There is no {toml}.", fix="WORKBENCH_TOML names it.") from None
     except ValueError as error:  # no TOML, or no UTF-8
         raise WorkbenchError(f"{toml} is not valid TOML: {error}.", fix="Mend the line that it names.") from None
-    organization, runs, schedules, value = tables = [values.get(name, {}) for name in ("organization", "runs", "schedule", "value")]
+    organization, runs, schedules, value, sources = tables = [values.get(name, {}) for name in ("organization", "runs", "schedule", "value", "sources")]
     if not all(isinstance(table, dict) for table in tables):
-        raise WorkbenchError(f"{toml}: organization, runs, schedule and value are tables.",
+        raise WorkbenchError(f"{toml}: organization, runs, schedule, value and sources are tables.",
                              fix="Write [organization] or [schedule.NAME] on a line of its own, and the settings below it.")
     zone, minutes = organization.get("time_zone", "UTC"), runs.get("cell_minutes", 30)
     instant("2000-01-01", zone)  # refuses what is no time zone
@@ -59,8 +63,25 @@ def settings() -> Settings:
         if not (isinstance(told, str) if key == "currency" else type(told) in (int, float) and 0 <= told < 1e15):
             raise WorkbenchError(f"{toml}: [value] {key} cannot be {told!r}.",
                                  fix="Write a text such as \"EUR\"." if key == "currency" else "Write a number, 0 or more.")
+    for name, told in sources.items():
+        _check_source(f"{toml}: [sources.{name}]", name, told)
     folders = {name: Path(environ.get(f"WORKBENCH_{name.upper()}") or base / folder) for name, folder in FOLDERS.items()}
-    return Settings(**folders, time_zone=zone, cell_minutes=minutes, schedules=schedules, value=value)
+    return Settings(**folders, time_zone=zone, cell_minutes=minutes, schedules=schedules, value=value, sources=sources)
+
+
+def _check_source(where: str, name: str, told: object) -> None:
+    """Refuse a source that no sync could use, and a secret in the file."""
+    if not isinstance(told, dict) or not re.fullmatch(r"[a-z0-9_]+", name):
+        raise WorkbenchError(f"{where} is no source.", fix="Name it with a-z, 0-9 and _, and write crm and url below it.")
+    if told.get("crm") not in CRMS:
+        raise WorkbenchError(f"{where} crm cannot be {told.get('crm')!r}.", fix=f"One of {', '.join(CRMS)}.")
+    if type(share := told.get("share", 0.5)) not in (int, float) or not 0 < share <= 1:
+        raise WorkbenchError(f"{where} share cannot be {share!r}.", fix="Write a number above 0, 1 at most: the part of the API allowance that syncs may use.")
+    if secrets := [key for key in told if re.search("secret|token|password|api_?key|private", key)]:
+        raise WorkbenchError(f"{where} holds {', '.join(secrets)}: secrets never stand in a file.", fix=f"Run `workbench connect {name}`, or set WORKBENCH_{name.upper()}_... .")
+    fields = told.get("fields", {})
+    if not isinstance(fields, dict) or not all(isinstance(f, dict) and all(isinstance(n, str) for n in f.values()) for f in fields.values()):
+        raise WorkbenchError(f"{where} fields are wrong.", fix=f"Write [sources.{name}.fields.deal] and below it canonical = \"native\".")
 
 
 def instant(value: str | date | datetime | None, time_zone: str = "UTC") -> datetime | None:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from workbench import schema
+from workbench.errors import WorkbenchError
+from workbench.rows import ARROW, x_name
 
 if TYPE_CHECKING:
     from workbench.connect.http import Budget
@@ -109,3 +120,175 @@ class Connector(Protocol):
     def ids(self, stream: Stream) -> Iterator[list[str]] | None:
         """Native ids of every record that stands, for the periodic sweep; None where there is no cheaper way than a whole pull."""
         ...
+
+
+def with_fields(streams: Iterable[Stream], fields: Mapping[str, Mapping[str, str]]) -> list[Stream]:
+    """The streams with the customer's own field map over them, [sources.NAME.fields.ENTITY] canonical = "native path"."""
+    for entity, told in fields.items():
+        if unknown := set(told) - set(schema.entity(entity).fields):
+            raise WorkbenchError(f"[sources.NAME.fields.{entity}]: {', '.join(sorted(unknown))} is no field.", fix="`workbench dictionary` lists them.")
+    return [replace(s, fields={**s.fields, **fields.get(s.entity, {})}) for s in streams]
+
+
+# ---- types: whatever JSON holds -> the Python value of a kind; ValueError where it is none of it
+def _number(value: Any) -> Decimal:
+    number = Decimal(str(value).strip())
+    if isinstance(value, bool) or not number.is_finite() or abs(number) >= 10**18:
+        raise ValueError
+    return number
+
+
+def _int(value: Any) -> int:
+    if (number := _number(value)) != number.to_integral_value():
+        raise ValueError
+    return int(number)
+
+
+def _money(value: Any) -> Decimal:
+    return _number(value).quantize(Decimal("0.01"), "ROUND_HALF_UP") if abs(_number(value)) < 10**15 else _number("refused")
+
+
+def _bool(value: Any) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).strip().lower()]
+
+
+def _date(value: Any) -> date:
+    return value if type(value) is date else (value.date() if isinstance(value, datetime) else date.fromisoformat(value[:10]))
+
+
+def _time(value: Any) -> datetime:
+    instant = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return instant if instant.tzinfo is None else instant.astimezone(UTC).replace(tzinfo=None)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "; ".join(map(_text, value))
+    text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)  # what Parquet cannot hold
+
+
+def _hashed(value: Any) -> str:
+    return "blake2b:" + hashlib.blake2b(_text(value).encode(), digest_size=16).hexdigest()
+
+
+def _prefixed(before: str, value: Any) -> str:
+    return before + _text(value)
+
+
+_KINDS: dict[str, Callable[[Any], Any]] = {"text": _text, "long": _hashed, "int": _int, "float": lambda v: float(_number(v)), "money": _money, "bool": _bool, "date": _date, "time": _time}
+_MISSING: tuple = (None, "", [], {})
+
+
+def _getter(path: Path) -> Callable[[dict], Any]:
+    if callable(path):
+        return path
+    first, *others = path.split(".")
+    if not others:
+        return lambda row: row.get(first)
+
+    def get(row: dict) -> Any:
+        value = row.get(first)
+        for name in others:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+    return get
+
+
+def _labelled(custom: CustomField, value: Any) -> Any:
+    """Choices by their labels; what is no option any more stays as it is."""
+    several = value if isinstance(value, list) else _text(value).split(custom.separator) if custom.separator else [value]
+    return "; ".join(custom.options.get(_text(v), _text(v)) for v in several)
+
+
+class Mapper:
+    """Turns the native rows of a stream (or part) into an Arrow table: id, _stamp (of the cursor), _n (order of arrival), then typed columns.
+
+    custom: the customer's own fields by the name that they have in the lake. bad: column -> [values that its type cannot hold, one id of them].
+    """
+
+    def __init__(self, stream: Stream, source: str, custom: Mapping[str, CustomField], *, keep_bodies: bool = False, stamp: Path = ""):
+        self.stream, self.n, self.bad, self.keep_bodies = stream, 0, dict[str, list](), keep_bodies
+        known, self.source = schema.entity(stream.entity).fields, source
+        told = {c.path: c for c in custom.values() if isinstance(c.path, str)}
+        self.columns: dict[str, tuple[str, Callable, Callable]] = {}  # name -> (kind, where it stands, what makes a value of it)
+        for name, path in stream.fields.items():
+            kind = "time" if name == "created_at" else known[name].kind  # a birth that the table has no column for
+            points = known[name].references or name in ("merged_into", "record_id", "other_id") if name in known else ""
+            make = partial(_prefixed, f"{source}:{stream.prefixes.get(name, stream.prefix if name == 'merged_into' else '')}") if points else self.maker(
+                "long" if name == "body" else kind, told.get(path) if isinstance(path, str) else None)
+            self.columns[name] = kind, _getter(path), make
+        for name, c in custom.items():
+            if c.path not in stream.fields.values():
+                self.columns[name] = "text" if c.kind == "long" else c.kind, _getter(c.path), self.maker(c.kind, c)
+        self._id, self._stamp = _getter(stream.key), _getter(stamp) if stamp else lambda row: None
+        self.schema = pa.schema([("id", pa.string()), ("_stamp", ARROW["time"]), ("_n", pa.int64()), *((n, ARROW[k]) for n, (k, _, _) in self.columns.items())])
+
+    def maker(self, kind: str, custom: CustomField | None) -> Callable[[Any], Any]:
+        """What makes a value of `kind` of a native one."""
+        make = _KINDS["text" if kind == "long" and self.keep_bodies else kind]
+        return (lambda value: make(_labelled(custom, value))) if custom and custom.options else make
+
+    def rows(self, batch: list[dict]) -> list[dict]:
+        """The rows of this stream within a batch: the batch itself, or the items of a part."""
+        if not self.stream.each:
+            return batch
+        items = ((row, item) for row in batch for item in _getter(self.stream.each)(row) or [])
+        return [{**(item if isinstance(item, dict) else {"value": item}), "_row": row} for row, item in items]
+
+    def id_of(self, native: Any) -> str:
+        """A native id as the lake's."""
+        return f"{self.source}:{self.stream.prefix}{_text(native)}"
+
+    def table(self, batch: list[dict]) -> pa.Table:
+        """The batch in the lake's words; rows without an id are counted under `id`."""
+        kept = [(i, row) for row in self.rows(batch) if (i := self._id(row)) not in _MISSING]
+        ids = [self.id_of(i) for i, _ in kept]
+        data: list[Any] = [ids, self._made("_stamp", "time", _time, [self._stamp(row.get("_row", row)) for _, row in kept], ids), range(self.n, self.n + len(kept))]
+        self.n += len(kept)
+        for name, (kind, get, make) in self.columns.items():
+            data.append(self._made(name, kind, make, [get(row) for _, row in kept], ids))
+        return pa.Table.from_arrays([pa.array(values, t.type) for values, t in zip(data, self.schema, strict=True)], schema=self.schema)
+
+    def _made(self, name: str, kind: str, make: Callable, values: list, ids: list[str]) -> list:
+        try:
+            return [None if v in _MISSING else make(v) for v in values]
+        except (ValueError, TypeError, KeyError, InvalidOperation, OverflowError, AttributeError):
+            return [self.value(name, make, v, i) for v, i in zip(values, ids, strict=True)]
+
+    def value(self, name: str, make: Callable, native: Any, record: str) -> Any:
+        """One value; None, and counted, where its type cannot hold it."""
+        try:
+            return None if native in _MISSING else make(native)
+        except (ValueError, TypeError, KeyError, InvalidOperation, OverflowError, AttributeError):
+            self.bad.setdefault(name, [0, record])[0] += 1
+            return None
+
+    def told(self, change: dict) -> dict | None:
+        """A change of `Connector.history` in the lake's words: id, moment, field, old, new (as text); None for a field that is not kept."""
+        name, record = change["field"], self.id_of(change["id"])
+        if name and name not in self.columns:
+            return None
+        texts = {}
+        for side in ("old", "new") if name else ():
+            value = self.value(name, self.columns[name][2], change[side], record)
+            texts[side] = None if value is None else value.isoformat() if isinstance(value, date) else _text(value)
+        return {"id": record, "moment": change["at"], "field": name, "old": texts.get("old"), "new": texts.get("new")}
+
+
+def named_fields(found: Iterable[CustomField], known: list[dict], taken: Mapping[str, str]) -> dict[str, CustomField]:
+    """Each custom field by its name in the lake: the one that it had (rows `known` of table custom_field: field, native, kind), else one made of its label.
+
+    A field whose type changed gets another column, and comes back to the old one with the old type. taken: column -> DuckDB type of the table.
+    """
+    had, out = {(k["native"], k["kind"]): k["field"] for k in known}, dict[str, CustomField]()
+    for custom in found:
+        kind = schema.DUCKDB_TYPES["text" if custom.kind == "long" else custom.kind]
+        label = x_name(custom.label)[:60].rstrip("_")
+        base = label if len(label) > 1 else x_name(custom.native)
+        others = {k["field"] for k in known} | set(out)
+        names = (base, f"{base}_{custom.kind}", *(f"{base}_{custom.kind}_{n}" for n in range(2, 1000)))
+        name = had.get((custom.native, custom.kind)) or next(n for n in names if n not in others and taken.get(n, kind) == kind)
+        options: dict = next((json.loads(k["options"]) for k in known if k["native"] == custom.native and k["options"]), {})
+        out[name] = replace(custom, options={**options, **custom.options}) if custom.options else custom
+    return out
