@@ -90,3 +90,294 @@ def test_a_record_seen_again_in_the_overlap_makes_no_version_and_no_publish_of_i
     report = sync(lake, "c", crm, now=T0 + HOUR)
     assert report.loc[0, "rows"] == 1 and lake.store.heads["deal"] == head
     assert crm.asked[-1] == ("deals", T0 - timedelta(minutes=15))
+
+
+def test_a_difference_that_a_sync_sees_is_dated_by_the_sync(lake):
+    crm = Crm()
+    crm.put("1", T0 - DAY, stage="New", owner={"id": 1})
+    sync(lake, "c", crm, now=T0)
+    crm.put("1", T0 + HOUR, stage="Won")
+    assert sync(lake, "c", crm, now=T0 + 2 * HOUR).loc[0, "changed"] == 1
+    assert versions(lake, "stage, origin")[-2:] == [(T0, "New", "sync_diff"), (T0 + 2 * HOUR, "Won", "sync_diff")]
+
+
+def test_told_changes_date_the_versions_and_the_first_value_is_the_old_one_of_the_first_change(lake):
+    crm = Crm()
+    crm.tracked_fields["deals"] = {"stage": None}
+    crm.put("1", T0 - 9 * DAY, stage="Won", value=5)
+    crm.told["deals"] = [{"id": "1", "at": T0 - 3 * DAY, "field": "stage", "old": "New", "new": "Offer"}, {"id": "1", "at": T0 - DAY, "field": "stage", "old": "Offer", "new": "Won"}]
+    sync(lake, "c", crm, now=T0)
+    assert versions(lake, "stage, amount::varchar, origin") == [
+        (T0 - 9 * DAY, "New", None, "crm_history"), (T0 - 3 * DAY, "Offer", None, "crm_history"), (T0 - DAY, "Won", None, "crm_history"), (T0, "Won", "5.00", "sync_diff")]
+    told = lake.fields().set_index("field")
+    assert told.loc["stage", "history_from"] is not None and str(told.loc["stage", "history_from"]) == "NaT" and told.loc["amount", "history_from"] == T0
+
+
+def test_a_tracked_field_without_a_change_held_its_value_since_creation_or_since_the_tracking_began(lake):
+    crm = Crm()
+    crm.tracked_fields["deals"] = {"stage": None, "amount": T0 - 5 * DAY}
+    crm.put("1", T0 - 9 * DAY, stage="New", value=7)
+    sync(lake, "c", crm, now=T0)
+    assert versions(lake, "stage, amount::varchar") == [(T0 - 9 * DAY, "New", None), (T0 - 5 * DAY, "New", "7.00")]
+
+
+def test_a_change_told_later_than_it_was_seen_moves_back_to_its_own_time(lake):
+    crm = Crm()
+    crm.tracked_fields["deals"] = {"stage": None}
+    crm.put("1", T0 - DAY, stage="New")
+    sync(lake, "c", crm, now=T0)
+    crm.put("1", T0 + HOUR, stage="Offer")
+    sync(lake, "c", crm, now=T0 + 2 * HOUR)  # seen, not told
+    assert versions(lake, "stage")[-1] == (T0 + 2 * HOUR, "Offer")
+    crm.told["deals"] = [{"id": "1", "at": T0 + HOUR, "field": "stage", "old": "New", "new": "Offer"}]
+    sync(lake, "c", crm, now=T0 + 3 * HOUR)
+    assert versions(lake, "stage") == [(T0 - DAY, "New"), (T0 + HOUR, "Offer")]
+
+
+def test_an_empty_value_in_told_history_stays_empty_when_more_is_told_later(lake):
+    crm = Crm()
+    crm.tracked_fields["deals"] = {"stage": None}
+    crm.put("1", T0 - 9 * DAY, stage="B")
+    crm.told["deals"] = [{"id": "1", "at": T0 - 5 * DAY, "field": "stage", "old": "A", "new": None}, {"id": "1", "at": T0 - 3 * DAY, "field": "stage", "old": None, "new": "B"}]
+    sync(lake, "c", crm, now=T0)
+    crm.put("1", T0 + HOUR, stage="C")
+    crm.told["deals"] = [{"id": "1", "at": T0 + HOUR, "field": "stage", "old": "B", "new": "C"}]
+    sync(lake, "c", crm, now=T0 + 2 * HOUR)
+    assert versions(lake, "stage") == [(T0 - 9 * DAY, "A"), (T0 - 5 * DAY, None), (T0 - 3 * DAY, "B"), (T0 + HOUR, "C")]
+
+
+def test_history_that_is_fetched_per_record_counts_for_the_records_it_covers(lake):
+    crm = Crm(Stream(**{**vars(DEALS), "historized": frozenset({"stage"})}))
+    for key in ("1", "2"):
+        crm.put(key, T0 - 9 * DAY, stage="Offer")
+    crm.told["deals"] = [{"id": "1", "at": None, "field": "", "old": None, "new": None}, {"id": "1", "at": T0 - DAY, "field": "stage", "old": "New", "new": "Offer"}]
+    sync(lake, "c", crm, now=T0)
+    assert versions(lake, "stage") == [(T0 - 9 * DAY, "New"), (T0 - DAY, "Offer")]
+    assert versions(lake, "stage", key="c:2") == [(T0 - 9 * DAY, None), (T0, "Offer")]
+    crm.told["deals"] = [{"id": "2", "at": None, "field": "", "old": None, "new": None}]  # the budget of another day reaches the second one
+    sync(lake, "c", crm, now=T0 + DAY)
+    assert versions(lake, "stage", key="c:2") == [(T0 - 9 * DAY, "Offer")]
+
+
+def test_an_outcome_holds_from_when_it_came_and_not_before(lake):
+    crm = Crm()
+    crm.put("1", T0 - 9 * DAY, stage="Won", won=True, closed=(T0 - 2 * DAY).isoformat() + "+00:00")
+    crm.put("2", T0 - 9 * DAY, stage="New", won=None)
+    sync(lake, "c", crm, now=T0)
+    assert versions(lake, "is_won, stage") == [(T0 - 9 * DAY, None, None), (T0 - 2 * DAY, True, None), (T0, True, "Won")]
+
+
+def test_a_deletion_ends_the_record_when_it_was_deleted_and_an_undeleted_one_stands_again(lake):
+    crm = Crm()
+    crm.put("1", T0 - DAY, stage="New")
+    crm.put("2", T0 - DAY, stage="New")
+    sync(lake, "c", crm, now=T0)
+    kept = crm.rows["deals"].pop("1")
+    crm.gone["deals"] = [{"id": "1", "at": T0 + HOUR, "merged_into": "2"}]
+    report = sync(lake, "c", crm, now=T0 + 2 * HOUR)
+    assert report.loc[0, "deleted"] == 1 and lake.read("deal")["id"].tolist() == ["c:2"]
+    assert versions(lake, "deleted_at, merged_into")[-1] == (T0 + HOUR, T0 + HOUR, "c:2")
+    assert lake.read("deal", as_of=T0 + HOUR - timedelta(seconds=1))["id"].tolist() == ["c:1", "c:2"]
+    assert not sync(lake, "c", crm, now=T0 + 3 * HOUR)["deleted"].any()  # told again in the overlap
+    crm.rows["deals"]["1"] = kept | {"modified": (T0 + 4 * HOUR).isoformat() + "Z"}
+    sync(lake, "c", crm, now=T0 + 5 * HOUR)
+    assert lake.read("deal")["id"].tolist() == ["c:1", "c:2"]
+
+
+def test_a_record_that_vanished_untold_is_found_by_the_weekly_sweep(lake):
+    crm = Crm()
+    for key in "123":
+        crm.put(key, T0 - DAY, stage="New")
+    sync(lake, "c", crm, now=T0)
+    del crm.rows["deals"]["2"]
+    sync(lake, "c", crm, now=T0 + 6 * DAY)
+    assert len(lake.read("deal")) == 3
+    sync(lake, "c", crm, now=T0 + 8 * DAY)
+    assert lake.read("deal")["id"].tolist() == ["c:1", "c:3"]
+
+
+def test_a_record_that_never_came_is_found_by_the_weekly_sweep(lake):
+    crm = Crm()
+    crm.put("1", T0 - DAY, stage="New")
+    crm.put("3", T0, stage="New")
+    sync(lake, "c", crm, now=T0)
+    crm.put("2", T0 - DAY, stage="Late")  # with a stamp from before the cursor
+    sync(lake, "c", crm, now=T0 + HOUR)
+    assert len(lake.read("deal")) == 2
+    sync(lake, "c", crm, now=T0 + 8 * DAY)
+    assert len(lake.read("deal")) == 3
+
+
+def test_when_most_records_vanish_at_once_none_is_deleted_before_somebody_says_so(lake):
+    crm = Crm(Stream("stages", "deal", {"created_at": "created", "stage": "stage"}))
+    for key in range(60):
+        crm.put(str(key), T0 - DAY, "stages", stage="New")
+    sync(lake, "c", crm, now=T0)
+    crm.rows["stages"] = {k: r for k, r in crm.rows["stages"].items() if int(k) < 10}
+    report = sync(lake, "c", crm, now=T0 + DAY)
+    assert "50 of 60 records are gone all at once" in report.loc[0, "error"] and len(lake.read("deal")) == 60
+    assert sync(lake, "c", crm, now=T0 + DAY, full=True).loc[0, "deleted"] == 50 and len(lake.read("deal")) == 10
+
+
+def test_a_stream_that_fails_keeps_what_came_before_and_the_others_finish(lake):
+    other = Stream("people", "contact", {"created_at": "created", "name": "name"}, cursor="modified")
+    crm = Crm(DEALS, other)
+    for n in range(9):
+        crm.put(str(n), T0 - (9 - n) * DAY, stage="New")
+        crm.put(str(n), T0 - (9 - n) * DAY, "people", name="A")
+    crm.breaks = {"deals": 6}
+    report = sync(lake, "c", crm, now=T0).set_index("stream")
+    assert "testcrm, deals: no such luck" in report.loc["deals", "error"] and report.loc["people", "error"] == ""
+    assert len(lake.read("deal")) == 6 and len(lake.read("contact")) == 9  # deals come by ascending cursor
+    crm.breaks = {}
+    report = sync(lake, "c", crm, now=T0 + HOUR).set_index("stream")
+    # from the last stamp that came, that of record 5 at T0 - 4 days, less the overlap
+    assert crm.asked[-2] == ("deals", T0 - 4 * DAY - timedelta(minutes=15)) and report.loc["deals", "error"] == ""
+    assert len(lake.read("deal")) == 9
+
+
+def test_a_stream_whose_rows_have_no_order_is_left_as_it_was_when_it_fails(lake):
+    crm = Crm(Stream(**{**vars(DEALS), "ordered": False}))
+    for n in range(9):
+        crm.put(str(n), T0 - n * DAY, stage="New")
+    crm.breaks = {"deals": 6}
+    sync(lake, "c", crm, now=T0)
+    assert lake.is_empty("deal")
+    crm.breaks = {}
+    sync(lake, "c", crm, now=T0 + HOUR)
+    assert len(lake.read("deal")) == 9
+
+
+def test_after_the_budget_is_spent_no_other_stream_is_asked(lake):
+    other = Stream("people", "contact", {"created_at": "created"}, cursor="modified")
+    crm = Crm(DEALS, other)
+    crm.budget = Budget(0.5, daily=4)  # two calls
+    for n in range(9):
+        crm.put(str(n), T0 - (9 - n) * DAY, stage="New")
+    report = sync(lake, "c", crm, now=T0)
+    assert "the share of this workbench is 50%" in report.loc[0, "error"] and "Not asked" in report.loc[1, "error"]
+    assert [name for name, _ in crm.asked] == ["deals"] and len(lake.read("deal")) == 6
+    crm.budget = Budget(0.5, daily=4)  # another process on the same day has the same allowance
+    assert "share" in sync(lake, "c", crm, now=T0 + HOUR).loc[0, "error"]
+    crm.budget = Budget(0.5, daily=100)
+    assert not sync(lake, "c", crm, now=T0 + 25 * HOUR)["error"].any() and len(lake.read("deal")) == 9
+
+
+def test_a_stamp_far_in_the_future_does_not_hide_what_follows(lake):
+    crm = Crm()
+    crm.put("1", T0, stage="New")
+    crm.rows["deals"]["1"]["modified"] = "2099-01-01T00:00:00Z"
+    sync(lake, "c", crm, now=T0)
+    crm.put("2", T0 + 2 * HOUR, stage="New")
+    sync(lake, "c", crm, now=T0 + 3 * HOUR)
+    assert len(lake.read("deal")) == 2
+
+
+def test_a_custom_field_keeps_its_name_when_its_label_changes_and_gets_another_column_when_its_type_does(lake):
+    crm = Crm()
+    crm.custom["deals"] = [CustomField("f1", "f1", "Budget <b>€</b>", "text", {"1": "High, really", "2": "Low"}), CustomField("f2", "deep.f2", "株式", "float")]
+    crm.put("1", T0 - DAY, f1=1, deep={"f2": "2.5"})
+    sync(lake, "c", crm, now=T0)
+    assert lake.read("deal").loc[0, ["x_budget_b_b", "x_f2"]].tolist() == ["High, really", 2.5]
+    crm.custom["deals"] = [CustomField("f1", "f1", "Renamed", "text", {"2": "Low"}), CustomField("f2", "deep.f2", "株式", "text"), CustomField("f3", "f3", "Renamed", "bool")]
+    crm.put("2", T0 + HOUR, f1=[1, 2], deep={"f2": "much"}, f3="true")
+    sync(lake, "c", crm, now=T0 + 2 * HOUR)
+    row = lake.read("deal").iloc[1]
+    assert row[["x_budget_b_b", "x_f2_text", "x_renamed"]].tolist() == ["High, really; Low", "much", True]
+    assert lake.read("deal").loc[0, "x_f2_text"] == "2.5"  # a new column is filled for all records
+    told = lake.sql("select field, label, kind, dropped_at from custom_field order by field").fetchall()
+    assert [(f, k, d is not None) for f, _, k, d in told] == [("x_budget_b_b", "text", False), ("x_f2", "float", True), ("x_f2_text", "text", False), ("x_renamed", "bool", False)]
+
+
+def test_values_that_no_type_can_hold_are_findings_and_lose_no_row(lake):
+    crm = Crm()
+    crm.put("1", T0 - DAY, value="INF", stage="", won="maybe", name="a\0b\ud800")
+    crm.put("2", T0 - DAY, value="1e30", name=["x", "y"])
+    sync(lake, "c", crm, now=T0)
+    assert lake.read("deal")["amount"].isna().all() and lake.read("deal")["name"].tolist() == ["a\ufffdb\ufffd", "x; y"]
+    assert lake.sql("select file, rule, entity, detail, n from finding order by detail").fetchall() == [
+        ("deals", "unreadable_value", "deal", "amount", 2), ("deals", "unreadable_value", "deal", "is_won", 1)]
+
+
+def test_a_field_that_is_new_to_the_workbench_is_pulled_for_every_record(lake):
+    crm = Crm()
+    crm.put("1", T0 - 9 * DAY, hidden="seen")
+    sync(lake, "c", crm, now=T0)
+    crm.custom["deals"] = [CustomField("hidden", "hidden", "Hidden")]
+    sync(lake, "c", crm, now=T0 + DAY)
+    assert lake.read("deal").loc[0, "x_hidden"] == "seen"
+
+
+def test_items_of_a_row_are_records_of_their_own_and_go_with_it(lake):
+    lines = Stream("lines", "deal_product", {"deal_id": "_row.id", "product_id": "product", "quantity": "n", "currency": "_row.currency"}, key="line", each="lines", within="deal_id")
+    crm = Crm(Stream(**{**vars(DEALS), "parts": (lines,)}))
+    crm.put("1", T0 - DAY, currency="EUR", lines=[{"line": 1, "product": 5, "n": 2}, {"line": 2, "product": 6, "n": 1}])
+    crm.put("2", T0 - DAY, lines=[{"line": 3, "product": 5, "n": 1}])
+    sync(lake, "c", crm, now=T0)
+    assert lake.read("deal_product")[["id", "deal_id", "product_id", "quantity"]].values.tolist() == [["c:1", "c:1", "c:5", 2.0], ["c:2", "c:1", "c:6", 1.0], ["c:3", "c:2", "c:5", 1.0]]
+    crm.put("1", T0 + HOUR, lines=[{"line": 2, "product": 6, "n": 1}])
+    crm.gone["deals"] = [{"id": "2", "at": T0 + HOUR}]
+    del crm.rows["deals"]["2"]
+    sync(lake, "c", crm, now=T0 + 2 * HOUR)
+    assert lake.read("deal_product")["id"].tolist() == ["c:2"]
+
+
+def test_two_streams_fill_one_table_without_deleting_each_others_records(lake):
+    tasks, events = (Stream(n, "activity", {"created_at": "created", "subject": "name"}, cursor="modified", prefix=p, assumed=frozenset({"subject"})) for n, p in (("tasks", "task-"), ("events", "event-")))
+    crm = Crm(tasks, events)
+    for stream in ("tasks", "events"):
+        crm.put("1", T0 - DAY, stream, name=stream)
+    sync(lake, "c", crm, now=T0)
+    sync(lake, "c", crm, now=T0 + HOUR, full=True)
+    assert lake.read("activity")[["id", "subject"]].values.tolist() == [["c:event-1", "events"], ["c:task-1", "tasks"]]
+    assert versions(lake, "subject", "activity", "c:task-1") == [(T0 - DAY, "tasks")]  # assumed: as it is, since creation
+
+
+def test_long_text_is_kept_as_a_hash_unless_the_setting_says_so(lake, tmp_path):
+    notes = Stream("notes", "activity", {"created_at": "created", "body": "text"}, cursor="modified")
+    crm = Crm(notes)
+    crm.put("1", T0 - DAY, "notes", text="Anna is ill")
+    sync(lake, "c", crm, now=T0)
+    assert lake.read("activity").loc[0, "body"].startswith("blake2b:")
+    kept = open_lake(tmp_path / "kept", create=True)
+    crm.keep_bodies = True
+    sync(kept, "c", crm, now=T0)
+    assert kept.read("activity").loc[0, "body"] == "Anna is ill"
+
+
+def test_everything_of_a_sync_is_published_at_once_and_nothing_when_it_is_interrupted(lake):
+    crm = Crm(DEALS, Stream("people", "contact", {"created_at": "created"}, cursor="modified"))
+    crm.put("1", T0, stage="New")
+    crm.put("1", T0, "people")
+    before = lake.version
+
+    def stop(text: str) -> None:
+        if text == "writing contact":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sync(lake, "c", crm, now=T0, progress=stop)
+    assert lake.version == before and lake.is_empty("deal") and not list(lake.path.glob(".sync-c/*"))
+    sync(lake, "c", crm, now=T0)
+    assert lake.version == before + 1 and len(lake.read("deal")) == len(lake.read("contact")) == 1
+
+
+def test_a_thousand_records_of_one_stamp_across_pages_are_all_there(lake):
+    crm = Crm()
+    crm.page = 7
+    for n in range(1000):
+        crm.put(str(n), T0, stage="New")
+    sync(lake, "c", crm, now=T0)
+    assert len(lake.read("deal")) == 1000
+
+
+def test_a_sync_again_from_the_beginning_changes_nothing_that_stands(lake):
+    crm = Crm()
+    crm.tracked_fields["deals"] = {"stage": None}
+    for n in range(20):
+        crm.put(str(n), T0 - n * DAY, stage="Offer", value=n)
+        crm.told.setdefault("deals", []).append({"id": str(n), "at": T0 - n * DAY + HOUR, "field": "stage", "old": "New", "new": "Offer"})
+    sync(lake, "c", crm, now=T0 + HOUR)
+    before = lake.sql("select * from deal_versions order by id, valid_from").fetchall()
+    sync(lake, "c", crm, now=T0 + DAY, full=True)
+    assert lake.sql("select * from deal_versions order by id, valid_from").fetchall() == before

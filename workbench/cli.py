@@ -106,6 +106,49 @@ def import_(mapping: Annotated[Path, typer.Argument(metavar="MAPPING.toml", help
 
 
 @app.command()
+def connect(source: Annotated[str, typer.Argument(metavar="SOURCE", help="A source of workbench.toml, or salesforce, pipedrive or agentbox.")],
+            anew: Annotated[bool, typer.Option("--anew", help="Ask again for what is known already.")] = False) -> None:
+    """Ask for a CRM's credentials, try them, and tell what they may read.
+
+    Secrets go to the keyring, never to a file; WORKBENCH_<SOURCE>_<KEY> in the environment counts before it.
+    """
+    from workbench.connect.credentials import connect as connected
+
+    readable, notes = connected(source, lambda words, hidden: typer.prompt(words, hide_input=hidden, default="", show_default=False, err=True), anew=anew)
+    for r in readable:
+        history = ", with history" if r.get("history") else ""
+        typer.echo(f"{r['stream']:<28} " + (f"readable{history}" if r["readable"] else f"DENIED: {r.get('costs') or 'not needed by any model'}"))
+    typer.echo("\n".join([*notes, f"Next: workbench sync {source}"]))
+
+
+@app.command()
+def sync(source: Annotated[str, typer.Argument(metavar="SOURCE", help="A source of workbench.toml (default: all of them).")] = "",
+         full: Annotated[bool, typer.Option("--full", help="Pull everything again.")] = False, lake: Lake = None) -> None:
+    """Bring the lake to what the CRMs show.
+
+    Exit code 1 when a stream failed; the others are written, and the next sync goes on from there.
+    """
+    from workbench.connect.sync import sync_sources
+    from workbench.lake import open_lake
+
+    with _progress() as say:
+        report = sync_sources(open_lake(create=True), [source] if source else list(settings().sources), now=_now(), full=full, progress=say)
+    typer.echo(report.drop(columns="error").to_string(index=False))
+    if failed := [e for e in report["error"] if e]:
+        raise WorkbenchError(f"{len(failed)} of {len(report)} streams failed: " + " ".join(failed[:5]), fix="`workbench status` tells what stands.")
+
+
+@app.command()
+def status(source: Annotated[str, typer.Option(help="One source of the lake.")] = "", lake: Lake = None) -> None:
+    """Tell how fresh each stream of each source is."""
+    from workbench.connect.status import sync_status
+    from workbench.lake import open_lake
+
+    shown = sync_status(open_lake(), _now(), source or None)
+    typer.echo(shown.to_string(index=False) if len(shown) else "Nothing was synced yet.")
+
+
+@app.command()
 def mapping(files: Annotated[list[Path], typer.Argument(metavar="FILE", help="CSV, gzip CSV, Excel or Parquet files of one export.")], lake: Lake = None) -> None:
     """Draft a mapping for an export and print it.
 

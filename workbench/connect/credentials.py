@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from os import environ
 from typing import Any
@@ -39,6 +40,33 @@ def keep(source: str, key: str, value: str) -> bool:
         return True
     except KeyringError:
         return False
+
+
+# What each way to log in needs; those after "|" only where the vendor gave them.
+KEYS = {("salesforce", "client_credentials"): "client_id client_secret", ("salesforce", "jwt"): "client_id username private_key", ("salesforce", "refresh_token"):
+        "client_id refresh_token | client_secret", ("salesforce", "password"): "client_id client_secret username password | security_token", ("pipedrive", "token"): "token",
+        ("pipedrive", "oauth"): "client_id client_secret refresh_token", ("agentbox", "key"): "client_id api_key"}
+
+
+def connect(source: str, ask: Callable[[str, bool], str], *, anew: bool = False) -> tuple[list[dict], list[str]]:
+    """Ask for what is not known of a source (`ask(words, hidden)`; `anew`: for everything), keep it in the keyring, and tell what may be read
+    (rows of Connector.check) and what is left to do. A CRM's name serves for a source that workbench.toml does not name yet."""
+    told, notes = settings().sources.get(source), []
+    if told is None and source in CRMS:
+        told = {"crm": source, "url": ask(f"Address of your {source.capitalize()} (https://...)", False)}
+        notes.append(f'Write into workbench.toml:\n[sources.{source}]\ncrm = "{source}"\nurl = "{checked_address(told["url"])}"')
+    if told is not None:
+        ways = [way for crm, way in KEYS if crm == told["crm"]]
+        if (way := told.get("auth", ways[0])) not in ways:
+            raise WorkbenchError(f"[sources.{source}] auth = {way!r} is unknown.", fix=f"One of {', '.join(ways)}.")
+        must, _, may = KEYS[told["crm"], way].partition("|")
+        for key in (*must.split(), *may.split()):
+            if anew or not secret(source, key, needed=False):
+                value = ask(f"{key} of {source}" + " (empty if there is none)" * (key in may.split()), True)
+                if value and not keep(source, key, value):
+                    environ[name := f"WORKBENCH_{source}_{key}".upper()] = value
+                    notes.append(f"There is no keyring here, so {key} was not kept: set {name} where syncs run.")
+    return open_connector(source, told).check(), notes
 
 
 def open_connector(source: str, told: dict[str, Any] | None = None) -> Connector:

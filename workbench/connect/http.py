@@ -125,7 +125,7 @@ class HttpClient:
     Allowance.wait are honoured); a POST only where `again=True`. Everything else raises Refused with the vendor's words. Redirects are refused.
     """
 
-    def __init__(self, base: str, *, crm: str = "", headers: Callable[[], dict[str, str]] | None = None, renew: Callable[[], None] | None = None,
+    def __init__(self, base: str, *, crm: str = "", headers: Callable[[], dict[str, str]] | None = None, renew: Callable[[], Any] | None = None,
                  timeout: tuple[float, float] = (10, 60), share: float = 0.5, budget: Budget | None = None,
                  limit: Callable[[Response], Allowance | None] | None = None, wait: Callable[[float], None] = time.sleep,
                  secrets: Callable[[], list[str]] | None = None, pace: float = 0, tries: int = 6):

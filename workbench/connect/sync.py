@@ -90,6 +90,25 @@ def sync(lake, source: str, connector: Connector, *, now: datetime, full: bool =
         lock.release()
 
 
+def sync_sources(lake, sources: list[str], *, now: datetime, full: bool = False, progress: Callable[[str], None] | None = None) -> pd.DataFrame:
+    """Sync sources of workbench.toml one after the other, each whether or not another fails: the rows of `sync`, with `source` in front."""
+    from workbench.connect.credentials import open_connector
+
+    if not sources:
+        raise WorkbenchError("workbench.toml names no source.", fix="Write [sources.NAME] with crm and url, and run `workbench connect NAME`.")
+    reports = []
+    for source in sources:
+        try:
+            report = sync(lake, source, open_connector(source), now=now, full=full, progress=progress)
+        except WorkbenchError as error:
+            if len(sources) == 1:
+                raise
+            report = pd.DataFrame([{"stream": "", "error": f"{source}: {error}"}])
+        report.insert(0, "source", source)
+        reports.append(report)
+    return pd.concat(reports, ignore_index=True)
+
+
 class Sync:
     """One run; see `sync`."""
 
@@ -263,7 +282,7 @@ class Sync:
     # ---- writing
     def write(self, one: Pulled) -> None:
         """Bring the tables of a stream and its parts to what it told."""
-        mine = {"source": self.source, "entity": one.stream.entity}
+        mine: dict[str, Any] = {"source": self.source, "entity": one.stream.entity}
         for part in one.parts:
             if part.stream.within and one.parts[0] is not part:
                 self.orphans(part, one.parts[0])
