@@ -337,7 +337,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             return
-        raw, n = self._head(reply), 10
+        raw, n = self._head(reply), 25
         for part in range(n):
             self.wfile.write(raw[len(raw) * part // n:len(raw) * (part + 1) // n])
             self.wfile.flush()

@@ -208,6 +208,8 @@ class HttpClient:
 
     def _sent(self, method: str, path: str, cost: float, again: bool, auth: dict[str, str], headers: dict | None = None, whole: bool = True, **how: Any) -> Response:
         """One request; its body read whole, within ten read timeouts however slowly it drips."""
+        from urllib3.exceptions import HTTPError
+
         url = path if "://" in path else self.base + path
         if _origin(url) != _origin(self.base):
             raise WorkbenchError(f"{self.crm} points to another host, {printable(urlsplit(url).hostname or '', 80)}; it was not followed.", fix="Is `url` under [sources.NAME] right?")
@@ -217,13 +219,13 @@ class HttpClient:
             response = self._session().request(method, url, headers={**auth, **(headers or {})}, timeout=self.timeout, allow_redirects=False, stream=True, **how)
             if whole or response.status_code >= 300:
                 end, parts = time.monotonic() + 10 * self.timeout[1], []
-                for part in response.iter_content(1 << 16):
+                while part := response.raw.read1(1 << 16, decode_content=True):  # what has arrived, however little
                     parts.append(part)
                     if time.monotonic() > end:
                         raise TimeoutError("an answer that does not end")
                 response._content = b"".join(parts)  # what .content would have read, without a limit of time
             return response
-        except OSError as error:  # requests' own errors are
+        except (OSError, HTTPError) as error:  # requests' own errors are the one, urllib3's the other
             broken = self._broken(method, path, error)
             if again:
                 raise broken from None
@@ -243,7 +245,7 @@ class HttpClient:
     def _broken(self, method: str, path: str, error: Exception) -> _Again:
         kinds = {"SSLError": "a certificate that is not trusted", "ProxyError": "a proxy that refuses", "ConnectTimeout": f"no connection within {self.timeout[0]:g} s",
                  "ReadTimeout": f"no answer within {self.timeout[1]:g} s", "TimeoutError": "an answer that does not end", "ChunkedEncodingError": "an answer that broke off",
-                 "ContentDecodingError": "a damaged answer"}
+                 "IncompleteRead": "an answer that broke off", "ContentDecodingError": "a damaged answer", "DecodeError": "a damaged answer", "ReadTimeoutError": f"no answer within {self.timeout[1]:g} s"}
         said = next((kinds[t.__name__] for t in type(error).__mro__ if t.__name__ in kinds), "no connection, or one that broke")
         return _Again(Refused(f"{self.crm}, {method} {self._shown(path)}: {said}.", fix="Is the address right, and the network up?"))
 
