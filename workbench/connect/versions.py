@@ -120,12 +120,12 @@ def _parts(heard: Heard, columns: list[str], types: Mapping[str, str], now: date
     firsts = []
     for since in sorted({heard.tracked.get(c) for c in tracked}, key=str):
         names = [c for c in tracked if heard.tracked.get(c) == since]
-        olds = ", ".join(f"first(struct_pack(v := old::{types[c]}) order by moment, n) filter (where field = '{c}') as {c}" for c in names)
+        olds = ", ".join(f"first(struct_pack(v := try_cast(old as {types[c]})) order by moment, n) filter (where field = '{c}') as {c}" for c in names)
         values = ", ".join(f"coalesce(f.{c}, struct_pack(v := n.{c}::{types[c]})) as {c}" for c in names)
         at_least = f", TIMESTAMP '{since}'" if since else ""
         firsts.append(f"""union all by name select id, greatest(n.born, n.told_from{at_least}) as moment, 2 as rank, 'crm_history' as origin, {t} as recorded_at, {values}
             from news n left join (select id, {olds} from told group by id) f using (id) where n.is_told and greatest(n.born, n.told_from{at_least}) <= n.seen""")
-    changes = ", ".join(f"last(struct_pack(v := new::{types[c]}) order by n) filter (where field = '{c}') as {c}" for c in tracked) or "null as _none"
+    changes = ", ".join(f"last(struct_pack(v := try_cast(new as {types[c]})) order by n) filter (where field = '{c}') as {c}" for c in tracked) or "null as _none"
     told = [f"case when was_told or s.{c} is not null then struct_pack(v := s.{c}) end as {c}" if c in tracked else f"struct_pack(v := s.{c}) as {c}" for c in types]
     birth = f"{sets(lasting)}, {sets(outcome, when='closed is null and not decided')}"
     return {"stood": ", ".join(told), "birth": birth.replace("null as _none, null as _none", "null as _none"), "first": "\n    ".join(firsts), "change": changes, "close": sets(outcome),
