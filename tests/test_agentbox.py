@@ -204,8 +204,7 @@ def test_an_increment_asks_only_for_what_changed_and_for_one_detail_a_listing(se
     server.org.change("listing", 5, status="Withdrawn")
     before = len(server.requests)
     rows = pulled(connector, "listings", NOW)
-    # 2 calls for the time zone (offices, the first one's own answer), 1 list, 1 detail
-    assert ids(rows) == ["1P0005"] and rows[0]["status"] == "Withdrawn" and len(server.requests) - before == 4
+    assert ids(rows) == ["1P0005"] and rows[0]["status"] == "Withdrawn" and len(server.requests) - before == 2  # the list, the listing's own answer
 
 
 def test_notes_are_asked_again_without_what_the_server_does_not_take(server, connector):
@@ -225,8 +224,15 @@ def test_a_listing_that_is_deleted_between_list_and_detail_is_left_out(server, c
 def test_a_bare_local_time_is_read_in_the_listings_time_zone(server, connector, sold, instant):
     # Sydney: 11 hours ahead of UTC in February, 10 in July; a day alone counts from its last second
     server.drift["listings"] = lambda row: row.update(soldDate=sold)
-    row = pulled(connector, "listings")[0]
-    assert agentbox._instant(row["_sold_at"]) == instant
+    assert agentbox._instant(pulled(connector, "listings")[0]["_sold_at"]) == instant
+
+
+def test_where_a_row_tells_no_zone_the_first_offices_counts(server, connector):
+    server.drift["offices"] = lambda row: row.update(timezone="Australia/Perth")
+    server.drift["contacts"] = lambda row: row.update(lastContacted="2026-02-03 14:30:00")
+    assert pulled(connector, "contacts")[0]["lastContacted"] == "2026-02-03T14:30:00+11:00"  # Sydney's until offices were read
+    pulled(connector, "offices")
+    assert pulled(connector, "contacts")[0]["lastContacted"] == "2026-02-03T14:30:00+08:00"
 
 
 def test_unknown_keys_are_found_and_known_private_ones_are_not(server, connector):

@@ -260,7 +260,13 @@ class Agentbox(Server):
             if entity == "activity":
                 return self._activities()
             if entity != "lead":
-                return super().expected(entity)
+                found = super().expected(entity)
+                for key, r in self.org.standing(entity).items():
+                    if entity == "contact" and estate.contact_status(key) == "Do Not Contact":
+                        found[str(key)].update(do_not_email=True, do_not_call=True)
+                    elif entity == "listing":  # one number is all that is told
+                        found[estate.listing_id(key)]["price_low"] = r["price_high"]
+                return found
             found = {}
             for key, r in self.org.standing("enquiry").items():
                 person = self.org.standing("contact").get(r["contact_id"], {})

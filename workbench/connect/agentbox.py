@@ -1,44 +1,34 @@
 """Agentbox (Reapit Sales, Australia): partner API, version 2, as its OpenAPI document and recorded answers tell it; agentbox.toml is the table of its streams.
 
-What is odd: every scalar is a string, and "" is nothing; contacts, staff and offices hide all but the active ones unless a status is asked for; the price as a number
-stands only in a listing's own answer, so that every changed listing costs a call; nothing tells of deletions or earlier values: a sweep of the ids finds what vanished,
-and history arises from our own syncs. Confirmed by no source, so read defensively: the fields of an enquiry, whether notes tell their contacts and may be filtered
-by change, where sold prices stand, custom fields (keys that the contract does not know are kept).
+What is odd: every scalar is a string, and "" is nothing; lists hide what is not active unless a status is asked for; the price as a number stands only in a listing's
+own answer: one call each; nothing tells of deletions or earlier values: a sweep of the ids finds what vanished, and history arises from our own syncs.
+Confirmed by no source: fields of enquiries, whom notes are about, where sold prices stand, custom fields (keys that the contract does not know are kept).
 """
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from workbench.connect.credentials import secret
 from workbench.connect.http import Allowance, Budget, HttpClient, Refused, printable
 from workbench.connect.streams import CustomField, Stream, with_fields
 
-if TYPE_CHECKING:
-    from requests import Response
-
-PAGE, AT_ONCE, TRIES = 100, 4, 3  # rows a page (100 is known to work), detail calls side by side, scans of a list that changes meanwhile
-PACE = .25  # seconds between calls: clients in use keep to 20 in 5 seconds; no limit is published
+PAGE, TRIES, PACE = 100, 3, .25  # rows a page (100 is known to work), scans of a list that changes meanwhile, seconds a call (clients in use keep to 20 in 5)
 SQUARE_METRES, ZONES = {"sqm": 1, "m2": 1, "squaremetres": 1, "ha": 10_000, "hectares": 10_000, "acres": 4046.856}, available_timezones()
 FIXES = {400: "Is `url` under [sources.NAME] the address of API version 2?", 403: "Ask the vendor to open this part of the API for your key; the other streams go on.",
          404: "The gateway says so of keys that it does not accept, too: compare key and address with what the vendor sent."}
 
 
 def _at(row: Any, *paths: str) -> Any:
-    """The first value that is told at one of the paths; None for "".
-
-    >>> _at({"mobile": "", "attachedContacts": [{"id": "18"}]}, "mobile", "attachedContacts.0.id")
-    '18'
-    """
+    """The first value that is told at one of the paths ("attachedContacts.0.id"); None for ""."""
     for path in paths:
         value = row
         for part in path.split("."):
@@ -61,21 +51,8 @@ def _person(row: Any) -> str | None:
 
 def _agent(row: dict, role: str = "Listing Agent") -> str | None:
     """The staff member in `role`, else the one shown first."""
-    ranked = sorted(row.get("relatedStaffMembers") or [], key=lambda e: (e.get("role") != role, int(_at(e, "displayOrder") or 99)))
+    ranked = sorted(row.get("relatedStaffMembers") or [], key=lambda e: (e.get("role") != role, str(_at(e, "displayOrder") or "~").zfill(9)))
     return _at(ranked, "0.staffMember.id", "0.id")
-
-
-def _guide(row: dict) -> tuple[Any, Any]:
-    """Lower and upper end of a sale's price guide: two amounts in `displayPrice`, else `searchPrice` for both.
-
-    >>> _guide({"type": "Sale", "displayPrice": "Guide $1.2m - $1.3m"}), _guide({"type": "Sale", "displayPrice": "Offers", "searchPrice": "850000"})
-    ((1200000.0, 1300000.0), ('850000', '850000'))
-    """
-    found = re.findall(r"\$\s*(\d[\d,]*(?:\.\d+)?)\s*([mk]?)\b", str(row.get("displayPrice")).lower()) if "Sale" in str(row.get("type")) else []
-    ends = [float(n.replace(",", "")) * {"m": 1e6, "k": 1e3}.get(unit, 1) for n, unit in found]
-    if len(ends) == 2 and 0 < ends[0] <= ends[1] <= 2 * ends[0]:  # not "$1.2 - $1.3m"
-        return ends[0], ends[1]
-    return row.get("searchPrice"), row.get("searchPrice")
 
 
 def _land(row: dict) -> float | None:
@@ -93,24 +70,20 @@ def _instant(value: Any) -> datetime | None:
         return None
 
 
-def _minutes(row: dict) -> float | None:
-    start, end = _instant(row.get("startDate")), _instant(row.get("endDate"))
-    return (end - start).total_seconds() / 60 if start and end and start <= end else None
-
-
 MADE: dict[str, Callable[[dict], Any]] = {
-    "person": _person, "enquirer": lambda r: _person(r.get("contact")), "agent": _agent, "owner": lambda r: _agent(r, "Primary Owner"), "land": _land, "minutes": _minutes,
+    "person": _person, "enquirer": lambda r: _person(r.get("contact")), "agent": _agent, "owner": lambda r: _agent(r, "Primary Owner"), "land": _land,
+    "minutes": lambda r: (end - start).total_seconds() / 60 if (start := _instant(r.get("startDate"))) and (end := _instant(r.get("endDate"))) and start <= end else None,
     "active": lambda r: str(r.get("status")).lower() == "active", "no_mail": lambda r: r.get("status") == "Do Not Contact" or _at(r, "communicationRestrictions.doNotEmail"),
     "no_call": lambda r: r.get("status") == "Do Not Contact" or _at(r, "communicationRestrictions.doNotCall"), "category": lambda r: str(_at(r, "property.category") or "").lower(),
-    "price_low": lambda r: _guide(r)[0], "price_high": lambda r: _guide(r)[1], "sold_amount": lambda r: _at(r, "soldPrice", "contractDetails.price") if _at(r, "soldDate") else None,
+    "sold_amount": lambda r: _at(r, "soldPrice", "contractDetails.price") if _at(r, "soldDate") else None,
     "suburbs": lambda r: (_names(r.get("suburbs")) or "").replace("; ", ";"), "categories": lambda r: (_names(r.get("propertyCategories")) or "").replace("; ", ";").lower()}
 
 
 def _path(told: str | bool) -> Any:
-    """A path as agentbox.toml writes it, for a Stream."""
+    """A path as agentbox.toml writes it, for a Stream; "~a" gives the names of what stands at a."""
     same, paths = told if isinstance(told, bool) else told[1:], str(told).split(" | ")
-    if isinstance(told, bool) or told[0] == "=":
-        return lambda row: same
+    if isinstance(told, bool) or told[0] in "=~":
+        return (lambda row: _names(_at(row, str(same)))) if str(told)[0] == "~" else lambda row: same
     return MADE[told[1:-1]] if told[0] == "(" else (lambda row: _at(row, *paths)) if "|" in told or ".0." in told else told
 
 
@@ -129,31 +102,22 @@ STREAMS = [_stream(name, told) for name, told in TABLE.items()]
 
 
 class Connector:
-    """Reads one agency. told: url, share, keep_bodies, fields, pace (seconds between calls), time_zone (of bare local times; default: the first office's)."""
-
+    """Reads one agency. told: url, share, keep_bodies, fields, pace (seconds between calls), time_zone (of bare local times, until offices tell)."""
     name = "agentbox"
 
     def __init__(self, source: str, told: dict[str, Any]):
-        self.source, self.told, self._taken, self._secrets = source, told, dict[str, int](), dict[str, str]()
+        self.source, self._taken, self._secrets, self.zone = source, dict[str, int](), dict[str, str](), ZoneInfo(told.get("time_zone") or "Australia/Sydney")
         self.streams, self.keep_bodies, self.budget = with_fields(STREAMS, told.get("fields", {})), told.get("keep_bodies", False), Budget(told.get("share", .5))
-        self.client = HttpClient(told["url"], crm="Agentbox", headers=self._headers, renew=self._secrets.clear, budget=self.budget, limit=_allowance,
-                                 secrets=lambda: list(self._secrets.values()), pace=told.get("pace", PACE))
+        self.client = HttpClient(told["url"], crm="Agentbox", headers=self._headers, renew=self._secrets.clear, budget=self.budget, limit=_allowance, pace=told.get("pace", PACE))
 
     def _headers(self) -> dict[str, str]:
         if not self._secrets:  # read again after a 401: a key may have been changed meanwhile
             self._secrets.update({key: secret(self.source, key) for key in ("client_id", "api_key")})
         return {"X-Client-ID": self._secrets["client_id"], "X-API-Key": self._secrets["api_key"], "Accept": "application/json"}
 
-    @cached_property
-    def zone(self) -> ZoneInfo:
-        """The agency's time zone."""
-        office = None if "time_zone" in self.told else _at(self._page(STREAMS[0], {"limit": 1})[0], "0.id")
-        named = self.told.get("time_zone") or (_at(self._json(f"offices/{office}"), "office.timezone") if office else "")
-        return ZoneInfo(named if named in ZONES else "Australia/Sydney")
-
     def check(self) -> list[dict]:
         """One row a stream: stream, entity, readable, rows, history (False: Agentbox keeps none), costs."""
-        rows = [{"stream": s.name, "entity": s.entity, "readable": True, "rows": None, "history": False, "costs": ""} for s in self.streams]
+        rows: list[dict] = [{"stream": s.name, "entity": s.entity, "readable": True, "rows": None, "history": False, "costs": ""} for s in self.streams]
         for stream, row in zip(self.streams, rows, strict=True):
             try:
                 row["rows"] = self._page(stream, {"limit": 1})[2]
@@ -164,15 +128,17 @@ class Connector:
     def discover(self, stream: Stream) -> list[CustomField]:
         """What no field of the lake holds, and keys that the contract does not know, as the latest rows show them."""
         extra = [e.split(" | ") for e in stream.more["extra"]]
-        fields = [CustomField(path, (lambda row, path=path: _names(_at(row, path))) if kind == "text" else path, label, kind) for label, path, kind in extra]
-        rows = self._page(stream, {"orderBy": "lastModified", "order": "DESC"} if stream.more["stamped"] else {})[0] if stream.entity else []
+        fields = [CustomField(path, _path(f"~{path}" if kind == "text" else path), label, kind) for label, path, kind in extra]
+        rows = self._page(stream, {"orderBy": "lastModified", "order": "DESC"} if stream.more["stamped"] else {})[0]
         rows = rows + (self._details(rows[:1]) if stream.name == "listings" else [])
         own = {k: v for row in rows for k, v in row.items() if k not in CONTRACT and k not in {path.split(".")[0] for _, path, _ in extra} and v not in (None, "", [], {})}
         return fields + [CustomField(k, k, k, "bool" if isinstance(v, bool) else "text") for k, v in own.items()]
 
     def pull(self, stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
-        """Rows changed since, a listing with its own answer (the number of its price, its people), bare local times with their offset."""
+        """Rows changed since, a listing with its own answer (the number of its price, its people); bare local times with the offset of the first office's zone."""
         for rows in self._rows(stream, since):
+            if stream.name == "offices" and (named := _at(self._json(f"offices/{rows[0]['id']}", lost={}) if rows else {}, "office.timezone")) in ZONES:
+                self.zone = ZoneInfo(named)
             yield [self._dressed(stream, row) for row in (self._details(rows) if stream.name == "listings" else rows)]
 
     def tracked(self, stream: Stream) -> dict[str, datetime | None]:
@@ -182,7 +148,6 @@ class Connector:
     def history(self, stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
         """Nothing; see tracked. What was deleted is absent from `ids`."""
         return iter(())
-
     deletions = history
 
     def ids(self, stream: Stream) -> Iterator[list[str]] | None:
@@ -190,97 +155,84 @@ class Connector:
         return ([str(r["id"]) for r in rows] for rows in self._rows(stream, None, bare=True)) if stream.cursor else None
 
     def _rows(self, stream: Stream, since: datetime | None, *, bare: bool = False) -> Iterator[list[dict]]:
-        """Pages of list items; where lists can be put in order of lastModified, each page begins at the stamp that the last one ended with.
-
-        Page numbers over a set that changes meanwhile skip rows; so a row that is changed comes again at the end. One second with more rows than a page holds
-        is read by page number, within a window that ends with it.
-        """
-        low = start = since if stream.cursor else None
-        known: set[tuple] = set()
+        """Pages of list items. Page numbers over a set that changes meanwhile skip rows, so where lists can be put in order of lastModified, each page begins at the
+        stamp that the last one ended with; a second with more rows than a page holds is read by page number, in a window that ends with it."""
+        low, known = since if stream.cursor else None, set[tuple]()
+        start = self._window(low)
         while stream.more["stamped"]:
             rows, last, _ = self._page(stream, self._window(low) | {"orderBy": "lastModified", "order": "ASC"}, bare=bare)
-            stamped = [(_instant(r.get("lastModified")) or datetime.max, str(r["id"])) for r in rows]
-            stamps = [at for at, _ in stamped]
+            stamps = [_instant(r.get("lastModified")) or datetime.max for r in rows]
             if stamps != sorted(stamps) or datetime.max in stamps:  # the order was not obeyed, or rows have no stamps
                 break
-            yield [row for row, key in zip(rows, stamped, strict=True) if key not in known]
+            yield [r for r, at in zip(rows, stamps, strict=True) if (at, r["id"]) not in known]
             if last <= 1 or not rows:
                 return
-            known, top = set(stamped), stamps[-1].replace(microsecond=0)
+            known, top = {(at, r["id"]) for r, at in zip(rows, stamps, strict=True)}, stamps[-1].replace(microsecond=0)
             if low and top <= low:
                 top = low + timedelta(seconds=1)
                 yield from self._by_page(stream, self._window(low, top), bare=bare)
             low = top
-        yield from self._by_page(stream, self._window(start), bare=bare)
+        yield from self._by_page(stream, start, bare=bare)
 
     def _by_page(self, stream: Stream, window: dict, *, bare: bool) -> Iterator[list[dict]]:
         """Page after page; the one before again where the number of items fell meanwhile, and all of them where some are missing at the end."""
         for _ in range(TRIES):
-            seen, page, last, before = set[str](), 1, 1, 0
+            seen, page, last, least = set[str](), 1, 1, math.inf
             while page <= last:
                 rows, last, items = self._page(stream, {**window, "page": page}, bare=bare)
                 yield rows
                 seen.update(str(r["id"]) for r in rows)
-                page, before = page - 1 if 0 <= items < before and page > 1 else page + 1, items
+                page, least = page - 1 if items < least and page > 1 else page + 1, min(least, items)
             if len(seen) >= items:
                 return
         raise Refused(f"Agentbox, {stream.name}: the list changed each of the {TRIES} times that it was read.", fix="Sync again at a quieter hour.")
 
     def _page(self, stream: Stream, params: dict, *, bare: bool = False) -> tuple[list[dict], int, int]:
         """One page: rows, number of the last page, items (-1 = not told). What the server does not take (`asks` of agentbox.toml) is left out from then on."""
-        asks = [{}] if bare else stream.more["asks"]
-        n, told = 0 if bare else self._taken.get(stream.name, 0), None
-        while told is None:
-            try:
-                told = self._json(stream.more["path"], {"limit": PAGE, **stream.more["always"], **params, **asks[n]})
-            except Refused as refused:
-                n += 1
-                if refused.status not in (400, 422) or n == len(asks):
-                    raise
-                self._taken[stream.name] = n
-        rows, last, items = told.get(stream.more["key"]), str(told.get("last")), str(told.get("items"))
+        asks = [{}] if bare else stream.more["asks"][self._taken.get(stream.name, 0):]
+        try:
+            told = self._json(stream.more["path"], {"limit": PAGE, **stream.more["always"], **params, **asks[0]})
+        except Refused as refused:
+            if refused.status not in (400, 422) or len(asks) == 1:
+                raise
+            self._taken[stream.name] = self._taken.get(stream.name, 0) + 1
+            return self._page(stream, params)
+        rows, last, items = _at(told, stream.more["key"]), str(_at(told, "last")), str(_at(told, "items"))
         if not isinstance(rows, list):
             raise Refused(f"Agentbox, {stream.name}: the answer holds no {stream.more['key']}.", fix="The vendor changed something: please report it.")
-        further = params.get("page", 1) + (len(rows) >= PAGE)
-        return rows, int(last) if last.isdigit() else 1 if last in ("INF", "NAN") else further, int(items) if items.isdigit() else -1
+        last = {"INF": "1", "NAN": "1", "None": str(params.get("page", 1) + (len(rows) >= PAGE))}.get(last, last)
+        return rows, int(last), int(items) if items.isdigit() else -1
 
-    def _json(self, path: str, params: dict | None = None) -> dict:
-        """What stands under `response`; Refused for an error in any of the vendor's forms, also inside HTTP 200."""
+    def _json(self, path: str, params: dict | None = None, *, lost: dict | None = None) -> dict:
+        """What stands under `response`; Refused for an error in any of the vendor's forms, also inside HTTP 200; `lost` for a 404."""
         try:
             told = self.client.json(f"/{path}", {k: v for k, v in {"version": "2", **(params or {})}.items() if v != ""})
+            inner = _at(told, "response", "Response") or told
+            error = _at(inner, "errors.0") or (inner if _at(inner, "errorCode") else None)
+            if error is None:
+                return inner
+            code, words = str(_at(error, "code", "errorCode")), printable(str(_at(error, "detail", "errorMessage", "title") or error))
+            raise Refused(f"Agentbox answered {code} to {path}: {words}.", status=int(code) if code.isdigit() else 0, body=words)
         except Refused as refused:
+            if refused.status == 404 and lost is not None:
+                return lost
             raise Refused(refused.what, fix=FIXES.get(refused.status, refused.fix), status=refused.status, body=refused.body) from None
-        inner = _at(told, "response", "Response") or told
-        error = _at(inner, "errors.0") or inner
-        if isinstance(inner, dict) and not (_at(inner, "errors", "errorCode")):
-            return inner
-        code, words = str(_at(error, "code", "errorCode")), printable(str(_at(error, "detail", "errorMessage", "title")))
-        status = int(code) if code.isdigit() else 200
-        raise Refused(f"Agentbox answered {code} to {path}: {words}.", fix=FIXES.get(status, ""), status=status, body=words)
 
     def _details(self, rows: list[dict]) -> list[dict]:
         """Listings with what only their own answers tell; without those deleted meanwhile."""
-        def detail(row: dict) -> list[dict]:
-            try:
-                return [row | self._json(f"listings/{row['id']}", {"include": "relatedStaffMembers,relatedContacts"})["listing"]]
-            except Refused as refused:
-                if refused.status != 404:
-                    raise
-                return []
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return sum(pool.map(detail, rows), [])
+        told = ((row, self._json(f"listings/{row['id']}", {"include": "relatedStaffMembers,relatedContacts"}, lost={})) for row in rows)
+        return [row | more["listing"] for row, more in told if "listing" in more]
 
     def _dressed(self, stream: Stream, row: dict) -> dict:
         """A row with offsets on its bare local times (a sale on a day counts from the day's end), _at (entry of an enquiry) and _links."""
-        zone, sold = ZoneInfo(row["timezone"]) if row.get("timezone") in ZONES else self.zone, _at(row, "soldDate")
+        zone, sold = ZoneInfo(row["timezone"]) if str(row.get("timezone")) in ZONES else self.zone, _at(row, "soldDate")
         row = row | {"_sold_at": f"{sold}T23:59:59" if sold and len(sold) == 10 else sold, "_at": _at(row, "enquiryDate", "date", "firstCreated")}
-        for key, value in row.items():
-            if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d", value):
-                row[key] = datetime.fromisoformat(value).replace(tzinfo=zone).isoformat()
+        bare = {k: v for k, v in row.items() if isinstance(v, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d", v)}
+        row |= {k: datetime.fromisoformat(v).replace(tzinfo=zone).isoformat() for k, v in bare.items()}
         me, mine = f"{stream.prefix}{row.get('id')}", _at(row, "contact.id", "attachedContacts.0.id") if stream.entity == "activity" else None
         about = [("listing", row.get("listing")), ("contact", row.get("contact")), *(("listing", e) for e in row.get("attachedListings") or []),
                  *(("contact", e) for k in ("attachedContacts", "relatedContacts") for e in row.get(k) or [])]
-        links = [{"id": "-".join(filter(None, (me, other, id, e.get("role")))), "entity": stream.entity, "record_id": me, "other_entity": other, "other_id": id}
+        links = [{"id": "-".join(map(str, filter(None, (me, other, id, e.get("role"))))), "entity": stream.entity, "record_id": me, "other_entity": other, "other_id": id}
                  for other, e in about if (id := _at(e, "contact.id", "id")) and id != mine]
         return row | {"_links": links}
 
@@ -290,9 +242,8 @@ class Connector:
         return {k: at.replace(tzinfo=UTC, microsecond=0).astimezone(self.zone).isoformat() for k, at in ends.items() if at}
 
 
-def _allowance(answer: Response) -> Allowance | None:
+def _allowance(answer: Any) -> Allowance | None:
     """x-ratelimit-*: seconds to wait where nothing remains; reset is an instant in epoch seconds, or a duration."""
     left, reset, date = (answer.headers.get(k, "") for k in ("x-ratelimit-remaining", "x-ratelimit-reset", "Date"))
-    if left != "0" or not reset.isdigit() or int(reset) > 1e9 and not date:
-        return None
-    return Allowance(wait=max(0, int(reset) - (parsedate_to_datetime(date).timestamp() if int(reset) > 1e9 else 0)))
+    epoch = parsedate_to_datetime(date).timestamp() if date and len(reset) > 9 else 0
+    return Allowance(wait=max(0, int(reset) - epoch)) if left == "0" and reset.isdigit() else None
