@@ -36,13 +36,14 @@ class Stream:
     cursor: where the stamp of the last modification stands, "" = none: the stream is pulled whole each time, and what is absent is deleted.
     key: where the native id stands. prefix: letters before it where two streams share a table ("task-").
     prefixes: key field -> prefix of the ids that it points to.
-    historized: fields whose changes `history` tells, by their canonical names. assumed: fields whose value of today is taken to have stood
+    historized: fields whose changes `history` tells, by their canonical names; "*" = the customer's own, too. assumed: fields whose value of today is taken to have stood
         since creation (reports list them); any other field that is not fixed is unknown before the first sync saw it.
     parts: streams made of the same rows (line items within a deal, links of an activity): `each` names the list within the row whose items
         are theirs, each item a dict ({"value": item} where it is none) with the whole row under "_row"; "" = the row itself. A part's key is a
         function or path of that item; None makes no record. within: the part's key field that holds its row's id; items that a row no
         longer has are deleted.
     ordered: pull gives rows by ascending cursor, so that what came before a failure may be kept.
+    swept: False where comparing ids is too dear: deletions stay unknown.
     more: what only the connector understands (object name, path of the endpoint ...).
     """
 
@@ -59,6 +60,7 @@ class Stream:
     each: str = ""
     within: str = ""
     ordered: bool = False
+    swept: bool = True
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -88,6 +90,7 @@ class Connector(Protocol):
     name: str  # the CRM: salesforce, pipedrive, agentbox
     streams: Sequence[Stream]  # in the order in which they are pulled
     budget: Budget  # of its HttpClient(s): calls so far, what may still be spent
+    # untold (where history is fetched record by record): list of ids that the sync sets before `history`, of records whose changes the lake never heard
     keep_bodies: bool  # long personal text is kept, not only a hash of it
 
     def check(self) -> list[dict]:

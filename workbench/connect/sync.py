@@ -227,7 +227,10 @@ class Sync:
         """Spill the changes that the CRM tells; custom fields by their names in the lake."""
         mapper, heard, names = one.parts[0].mapper, one.parts[0].heard, {c.native: n for n, c in one.custom.items()}
         heard.tracked = {names.get(f, f): at for f, at in tracked.items() if names.get(f, f) in mapper.columns}
-        heard.historized, heard.fresh = frozenset({names.get(f, f) for f in one.stream.historized} & set(mapper.columns)), since is None
+        told_of = {names.get(f, f) for f in one.stream.historized} | (set(one.custom) if "*" in one.stream.historized else set())
+        heard.historized, heard.fresh = frozenset(told_of & set(mapper.columns)), since is None
+        if hasattr(self.connector, "untold") and told_of:
+            self.connector.untold = self.untold(one.parts[0])
         n, mark = 0, one.state.get("history_mark") or (one.latest or self.now - timedelta(days=1) if tracked else None)
         for batch in self.connector.history(one.stream, since):
             told = [t for t in (mapper.told({**c, "field": names.get(c["field"], c["field"])}) for c in batch) if t]
@@ -245,7 +248,7 @@ class Sync:
     def sweep(self, one: Pulled) -> bool:
         """Now and then, compare the ids with the CRM's: those absent there are gone. True: all must be pulled, since some are unknown here, or
         since the CRM has no cheaper way to tell."""
-        if (last := one.state.get("swept_at")) and last > self.now - timedelta(days=SWEEP_DAYS):
+        if not one.stream.swept or (last := one.state.get("swept_at")) and last > self.now - timedelta(days=SWEEP_DAYS):
             return False
         batches, part = self.connector.ids(one.stream), one.parts[0]
         if batches is None:
@@ -258,6 +261,12 @@ class Sync:
     def living(self, part: Part, columns: str = "id") -> str:
         """SQL: the records of a stream that stand in the lake."""
         return f"select {columns} from {self.lake.relation_sql(part.heard.entity)} where valid_to is null and deleted_at is null and {part.heard.scope}"
+
+    def untold(self, part: Part) -> list[str]:
+        """Native ids of the records that stand and whose changes were never told, the latest changed first."""
+        told = f"select id from {self.lake.relation_sql(part.heard.entity)} where origin = 'crm_history'"
+        found = scratch().sql(f"select id from ({self.living(part, 'id, valid_from')}) where id not in ({told}) order by valid_from desc, id").fetchall()
+        return [i.removeprefix(f"{self.source}:{part.stream.prefix}") for i, in found]
 
     def absent(self, one: Pulled, here: list[str]) -> None:
         """What stands in the lake and is in none of these files is gone; not when it is half of all, which smells of a lost permission."""
