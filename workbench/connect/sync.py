@@ -21,13 +21,13 @@ from filelock import FileLock, Timeout
 from workbench import schema
 from workbench.connect.http import BudgetSpent, Refused
 from workbench.connect.streams import Connector, CustomField, Mapper, Stream, named_fields
-from workbench.connect.versions import Heard, new_versions
+from workbench.connect.versions import Heard, new_versions, workplace
 from workbench.errors import WorkbenchError
-from workbench.rows import quoted, rows_of, scratch
+from workbench.rows import quoted, rows_of
 
 __all__ = ["Connector", "CustomField", "Stream", "sync"]
 SPILL = 20_000  # rows that are written to disk at once
-SWEEP_DAYS = 7  # how often ids are compared with the CRM's, where deletions may go untold
+SWEEPS = ((2_000, timedelta(0)), (50_000, timedelta(hours=20)), (10**12, timedelta(days=7)))  # up to so many records: how long after the last sweep ids are compared
 TOLD = pa.schema([("id", pa.string()), ("moment", pa.timestamp("us")), ("n", pa.int64()), ("field", pa.string()), ("old", pa.string()), ("new", pa.string())])
 BEGINNING = datetime(1970, 1, 1)
 GONE = pa.schema([("id", pa.string()), ("moment", pa.timestamp("us")), ("merged_into", pa.string())])
@@ -121,7 +121,7 @@ class Sync:
         if today and today["tried_at"] > now - timedelta(days=1):
             connector.budget.spent += today["spent"]
         self.day = today["tried_at"] if today and today["tried_at"] > now - timedelta(days=1) else now
-        self.n_files = 0
+        self.n_files, self.db = 0, workplace()
 
     def run(self) -> pd.DataFrame:
         """Read every stream, then write and publish what came."""
@@ -246,17 +246,19 @@ class Sync:
         return " and ".join(f"{no}starts_with(id, {quoted(f'{self.source}:{p}')})" for no, p in [("", stream.prefix), *(("not ", p) for p in others)])
 
     def sweep(self, one: Pulled) -> bool:
-        """Now and then, compare the ids with the CRM's: those absent there are gone. True: all must be pulled, since some are unknown here, or
-        since the CRM has no cheaper way to tell."""
-        if not one.stream.swept or (last := one.state.get("swept_at")) and last > self.now - timedelta(days=SWEEP_DAYS):
+        """Compare ids with the CRM's, at each sync where they are few and now and then where they are many: those absent there are gone. True: all must
+        be pulled, since some are unknown here, or since the CRM has no cheaper way to tell."""
+        part, last = one.parts[0], one.state.get("swept_at")
+        n = self.db.sql(f"select count(*) from ({self.living(part)})").fetchall()[0][0]
+        if not one.stream.swept or last and last > self.now - next(pause for size, pause in SWEEPS if n <= size):
             return False
-        batches, part = self.connector.ids(one.stream), one.parts[0]
+        batches = self.connector.ids(one.stream)
         if batches is None:
             return True
         files = [self.file(pa.table({"id": pa.array([part.mapper.id_of(i) for i in batch], pa.string())})) for batch in batches if batch]
         self.absent(one, files + part.heard.rows)
         one.state["swept_at"] = self.now
-        return bool(scratch().sql(f"select 1 from {_ids(files)} where id not in (select id from {_ids(part.heard.rows)}) and id not in ({self.living(part)}) limit 1").fetchall())
+        return bool(self.db.sql(f"select 1 from {_ids(files)} where id not in (select id from {_ids(part.heard.rows)}) and id not in ({self.living(part)}) limit 1").fetchall())
 
     def living(self, part: Part, columns: str = "id") -> str:
         """SQL: the records of a stream that stand in the lake."""
@@ -265,14 +267,14 @@ class Sync:
     def untold(self, part: Part) -> list[str]:
         """Native ids of the records that stand and whose changes were never told, the latest changed first."""
         told = f"select id from {self.lake.relation_sql(part.heard.entity)} where origin = 'crm_history'"
-        found = scratch().sql(f"select id from ({self.living(part, 'id, valid_from')}) where id not in ({told}) order by valid_from desc, id").fetchall()
+        found = self.db.sql(f"select id from ({self.living(part, 'id, valid_from')}) where id not in ({told}) order by valid_from desc, id").fetchall()
         return [i.removeprefix(f"{self.source}:{part.stream.prefix}") for i, in found]
 
     def absent(self, one: Pulled, here: list[str]) -> None:
         """What stands in the lake and is in none of these files is gone; not when it is half of all, which smells of a lost permission."""
         part = one.parts[0]
-        gone = scratch().sql(f"select id from ({self.living(part)}) where id not in (select id from {_ids(here)})").to_arrow_table()["id"].to_pylist()
-        n = scratch().sql(f"select count(*) from ({self.living(part)})").fetchall()[0][0] if gone else 0
+        gone = self.db.sql(f"select id from ({self.living(part)}) where id not in (select id from {_ids(here)})").to_arrow_table()["id"].to_pylist()
+        n = self.db.sql(f"select count(*) from ({self.living(part)})").fetchall()[0][0] if gone else 0
         if not self.full and len(gone) > max(20, n / 2):
             raise WorkbenchError(f"{len(gone):,} of {n:,} records are gone all at once, so none was marked as deleted.",
                                  fix="Was a permission taken away? `workbench sync SOURCE --full` takes them for deleted.")
@@ -298,9 +300,9 @@ class Sync:
             part.heard.gone = pa.Table.from_pylist(part.gone, GONE) if part.gone else None
             self.tell_fields(one, part)
             self.say(f"writing {part.heard.entity}")
-            for versions, counts in new_versions(self.lake, part.heard, self.now):
+            for versions, counts in new_versions(self.db, self.lake, part.heard, now=self.now):
                 self.lake.load_versions(part.heard.entity, versions)
-                for name, n in counts.items():
+                for name, n in counts.items() if part is one.parts[0] else ():
                     one.counts[name] += n
             bad = [{"source": self.source, "file": one.stream.name, "rule": "unreadable_value", "entity": part.heard.entity, "record_id": i, "detail": c, "n": n} for c, (n, i) in part.mapper.bad.items()]
             self.lake.put_rows("finding", bad, ("source", "file", "rule", "entity", "detail"))
@@ -313,7 +315,7 @@ class Sync:
     def orphans(self, part: Part, parent: Part) -> None:
         """Items that their row, pulled anew or deleted, does not have any more."""
         parents = f"select id from {_ids(parent.heard.rows)} union all select unnest({[g['id'] for g in parent.gone]}::varchar[])"
-        gone = scratch().sql(f"select id from ({self.living(part, 'id, ' + part.stream.within + ' as up')}) where up in ({parents}) and id not in (select id from {_ids(part.heard.rows)})")
+        gone = self.db.sql(f"select id from ({self.living(part, 'id, ' + part.stream.within + ' as up')}) where up in ({parents}) and id not in (select id from {_ids(part.heard.rows)})")
         part.gone += [{"id": i, "moment": self.now, "merged_into": None} for i, in gone.fetchall()]
 
     def tell_fields(self, one: Pulled, part: Part) -> None:

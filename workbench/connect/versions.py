@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 
+import duckdb
 import pyarrow as pa
 
 from workbench import schema
@@ -36,10 +37,15 @@ class Heard:
     assumed: frozenset[str] = frozenset()
 
 
-def new_versions(lake, heard: Heard, now: datetime) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-    """Bucket by bucket: the histories (id, valid_from, origin, recorded_at, columns) that replace those of their records, and {new, changed, deleted}."""
+def workplace() -> duckdb.DuckDBPyConnection:
+    """A connection for `new_versions`, with little memory; what does not fit goes to disk."""
     con = scratch()
     con.execute("set memory_limit = '200MB'; set threads = 2; set preserve_insertion_order = false")
+    return con
+
+
+def new_versions(con: duckdb.DuckDBPyConnection, lake, heard: Heard, *, now: datetime) -> Iterator[tuple[pa.Table, dict[str, int]]]:
+    """Bucket by bucket: the histories (id, valid_from, origin, recorded_at, columns) that replace those of their records, and {new, changed, deleted}."""
     columns = [c for c in heard.kinds if c in schema.entity(heard.entity).fields or c.startswith("x_")]
     columns += [c for c in ("deleted_at", "merged_into") if c not in columns]
     _views(con, heard, lake.relation_sql(heard.entity))
@@ -74,12 +80,12 @@ def _views(con, heard: Heard, stored: str) -> None:
     for name, files, layout in (("pulled_all", heard.rows, types), ("told_all", heard.changes, told)):
         nothing = ", ".join(f"null::{t} as {c}" for c, t in layout.items())
         told_source = f"read_parquet([{', '.join(map(quoted, files))}])" if files else f"(select {nothing} where false)"
-        con.execute(f"create view {name} as select * from {told_source}")
+        con.execute(f"create or replace view {name} as select * from {told_source}")
     if heard.fresh and heard.tracked:  # told from its beginning: of every record
         con.execute(f"""create or replace view told_all as select id, moment, n, field, old, new from {told_source} union all
             select id, {LONG_AGO}, 0, '', null, null from {stored} where valid_to is null and {heard.scope}""")
     con.register("gone_arrow", heard.gone if heard.gone is not None else pa.table({"id": pa.array([], "string"), "moment": pa.array([], pa.timestamp("us")), "merged_into": pa.array([], "string")}))
-    con.execute("create view gone_all as select * from gone_arrow")
+    con.execute("create or replace view gone_all as select * from gone_arrow")
 
 
 def _news(heard: Heard, columns: list[str], now: datetime) -> str:
