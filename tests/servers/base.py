@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
@@ -201,6 +201,10 @@ class Server:
         """The CRM's clock: the organisation's, and the skew."""
         return self.org.now + self.skew
 
+    def clock_seconds(self) -> float:
+        """The CRM's clock in seconds since 1970; the machine's where no organisation is shown."""
+        return self.now.replace(tzinfo=UTC).timestamp() if self.org is not None else time.time()
+
     def repeated(self, request: Request, rows: list, before: list) -> list:
         """A page's rows; where `duplicated` is due, those of the page `before` come again in front of them."""
         return [*before, *rows] if before and self.faults.due(request.path, ("duplicated",)) else rows
@@ -264,6 +268,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: _Http
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The header Date: by the CRM's clock, not the machine's."""
+        return super().date_time_string(self.server.owner.clock_seconds() if timestamp is None else timestamp)
 
     def log_message(self, *_: object) -> None:
         """Stand-ins are quiet."""
