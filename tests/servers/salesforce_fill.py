@@ -223,7 +223,7 @@ def _life(sf: Org, org: Organisation, entity: str, record: dict, changes: list[d
     def deletion() -> None:
         if native in sf.by_id:
             gone = org.now - record["deleted_at"] > timedelta(days=BIN_DAYS)
-            sf.delete(native, record["deleted_at"], hard=record["hard"] or gone, logged=not record["hard"], master=id_of(entity, record["merged_into"]))
+            sf.delete(native, record["deleted_at"], hard=record["hard"] or gone, master=id_of(entity, record["merged_into"]))
 
     batches: dict[datetime, list[dict]] = {}
     for change in changes:
