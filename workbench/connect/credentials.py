@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from importlib import import_module
 from os import environ
 from typing import Any
 
-from workbench.connect.http import checked_address
+from workbench.connect.http import HttpClient, Refused, checked_address
 from workbench.connect.streams import Connector
 from workbench.errors import WorkbenchError
 from workbench.settings import CRMS, settings
@@ -40,6 +41,24 @@ def keep(source: str, key: str, value: str) -> bool:
         return True
     except KeyringError:
         return False
+
+
+def refreshed(source: str, login: str, path: str) -> dict[str, Any]:
+    """A new access token for an OAuth 2 refresh token: the answer of POST login + path. The refresh token that comes with it is kept (as rotated_token) before
+    anything else is asked, for the old one may never work again; where that fails, the one that was entered since is tried."""
+    client_id, word, entered = (secret(source, key) for key in ("client_id", "client_secret", "refresh_token"))
+    kept, basic = secret(source, "rotated_token", needed=False), b64encode(f"{client_id}:{word}".encode()).decode()
+    client = HttpClient(login, crm=f"{login}{path}", headers=lambda: {"Authorization": f"Basic {basic}"}, secrets=lambda: [word, entered, kept])
+    for token in filter(None, (kept, entered)):
+        try:
+            told = client.post(path, {"grant_type": "refresh_token", "refresh_token": token}).json()
+            break
+        except Refused as refused:
+            if token == entered or refused.status not in (400, 401):
+                raise
+    if (new := told.get("refresh_token", token)) != token and not keep(source, "rotated_token", new):
+        raise WorkbenchError(f"{login} gave a new refresh token, and there is no keyring to keep it.", fix="Install a keyring where syncs run, or log in another way.")
+    return told
 
 
 # What each way to log in needs; those after "|" only where the vendor gave them.
