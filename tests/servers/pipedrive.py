@@ -314,12 +314,14 @@ class Mirror:
         self.org, self.account = org, account
         self.known: dict[tuple[str, int], tuple] = {}
         self.drawn = self.n_changes = 0
+        self.skew = timedelta(0)  # how far stamps of modification are ahead
         self.options: dict[tuple, int] = {}
         self.codes: dict[str, tuple[str, Any]] = {}  # "entity.key" -> (field code, definition)
         self.moves: dict[tuple[str, int], list[dict]] = defaultdict(list)  # changes by record
         self.stages = {(r["pipeline"], r["name"]): k for k, r in org.records["stage"].items() if r["outcome"] == "open"}
         self.pipelines = {name: n for n, name in enumerate(dict.fromkeys(r["pipeline"] for r in org.records["stage"].values()), 1)}
         self.became: dict[tuple[str, int], int] = {}  # ("contact" | "account", key) -> key of the lead that it was
+        self.were: dict[tuple[str, int], int] = {}  # the other way round
         self.labels = {"Hot": "f08b42a0-4e75-11ea-9643-03698ef1cfd6", "Warm": "f08b42a1-4e75-11ea-9643-03698ef1cfd6", "Cold": "f08b42a2-4e75-11ea-9643-03698ef1cfd6"}
         self._settings()
 
@@ -330,8 +332,8 @@ class Mirror:
     def lead_id(self, key: int) -> str:
         """A lead's id: a version-1 UUID, which carries the time of creation."""
         at = self.org.records["lead"][key]["created_at"]
-        ticks = int((at - datetime(1582, 10, 15)).total_seconds()) * 10_000_000 + key
-        return str(uuid.UUID(fields=(ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, ticks >> 48 & 0x0FFF | 0x1000, 0x87, 0x9B, 0x05D71FB426EC)))
+        ticks = int((at - datetime(1582, 10, 15)).total_seconds()) * 10_000_000
+        return str(uuid.UUID(fields=(ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, ticks >> 48 & 0x0FFF | 0x1000, 0x87, 0x9B, 0x05D71F000000 + key)))
 
     def person_id(self, key: int | None) -> int | None:
         """The person behind a contact: a converted lead's stays the one that the lead was about."""
@@ -364,12 +366,13 @@ class Mirror:
         self.n_changes = len(self.org.changes)
         for key, r in self.org.records["lead"].items():
             for other in ("contact", "account"):
-                if r["converted_deal_id"] and r[f"converted_{other}_id"]:
+                if r["converted_deal_id"] and (other, key) not in self.were:  # a merge later on points elsewhere
+                    self.were[other, key] = r[f"converted_{other}_id"]
                     self.became[other, r[f"converted_{other}_id"]] = key
         self._users()
         for entity in ("stage", "product", "account", "contact", "lead", "deal", "deal_product", "activity"):
             for key, record in list(self.org.records.get(entity, {}).items()):
-                drawn = (record["modified_at"], record["deleted_at"], record["hard"], record.get("merged_into"), self.drawn if entity in HOMES else 0)
+                drawn = (record["modified_at"], record["deleted_at"], record["hard"], record.get("merged_into"), self.skew, self.drawn if entity in HOMES else 0)
                 if self.known.get((entity, key)) != drawn:
                     getattr(self, "_" + entity)(key, record)
                     self.known[entity, key] = drawn
@@ -420,7 +423,7 @@ class Mirror:
     def put(self, kind: str, record: dict, id: object, **values: Any) -> None:
         """Write one native row; a record that is gone leaves, unless this kind is deleted softly."""
         table, account = self.account.rows[kind], self.account
-        soft, at = "is_deleted" in DEFAULTS[kind], account.stamp(record["modified_at"])
+        soft, at = "is_deleted" in DEFAULTS[kind], max(account.stamp(record["modified_at"] + self.skew), table.get(id, {}).get("update_time", ""))
         if record["hard"] or record.get("merged_into") is not None or (record["deleted_at"] is not None and not soft):
             table.pop(id, None)
         else:
@@ -469,8 +472,7 @@ class Mirror:
     def _lead_people(self, key: int) -> None:
         """The person and the organization that a lead is about; once converted they are the contact and the account."""
         lead, id, records = self.org.records["lead"][key], LEAD_PEOPLE + key, self.org.records
-        contact = records["contact"].get(lead["converted_contact_id"]) if lead["converted_deal_id"] else None
-        account = records["account"].get(lead["converted_account_id"]) if lead["converted_deal_id"] else None
+        contact, account = records["contact"].get(self.were.get(("contact", key), 0)), records["account"].get(self.were.get(("account", key), 0))
         for entity, its, put in (("account", account, self._organization), ("contact", contact, self._person)):
             r = its or lead
             record = r | {"created_at": lead["created_at"], "modified_at": max(r["modified_at"], lead["created_at"])}
@@ -554,8 +556,8 @@ class Mirror:
         self.account.mails[key] = {"id": key, "user_id": r["user_id"], "mail_thread_id": key, "subject": r["subject"], "snippet": (r["body"] or "")[:60], "body": r["body"] or "",
                                    "sent_flag": int(out), "time": when, "from": [here if out else there], "to": [there if out else here], **about}
         for kind, id in (("deals", about["deal_id"]), ("persons", about["person_id"])):
-            if (row := self.account.rows[kind].get(id)) and self.org.now - r["created_at"] < timedelta(days=3):
-                row["update_time"] = max(row["update_time"], when)  # a new mail counts as a change of what it is linked to
+            if row := self.account.rows[kind].get(id):  # a mail that comes, or is linked, counts as a change of what it is linked to
+                row["update_time"] = max(row["update_time"], self.account.stamp(r["modified_at"] + self.skew))
                 self.account.touched(kind)
 
     def _log(self, c: dict) -> None:
@@ -816,8 +818,92 @@ class Pipedrive(Server):
 
     def refresh(self) -> None:
         """Show what the organisation is now; what was deleted 30 days ago is purged."""
+        self.mirror.skew = self.skew
         self.mirror.refresh()
         self.account.purge()
+
+    # -- what a lake should hold -------------------------------------------------------------------------------------------------
+
+    expresses: ClassVar[dict[str, tuple[str, ...]]] = {
+        "user": ("name", "email", "is_active"), "stage": ("pipeline", "name", "position", "probability", "outcome"), "product": ("name", "family", "list_price", "currency"),
+        "account": ("name", "industry", "employees", "annual_revenue", "country", "city", "owner_id", "created_at"),
+        "contact": ("name", "email", "phone", "title", "account_id", "owner_id", "created_at"),
+        "lead": ("name", "email", "phone", "company", "title", "industry", "employees", "country", "city", "source", "owner_id", "rating", "created_at", "is_converted", "is_lost"),
+        "deal": ("name", "account_id", "contact_id", "owner_id", "source_lead_id", "pipeline", "source", "amount", "currency", "close_on", "created_at", "is_won", "closed_at", "lost_reason"),
+        "deal_product": ("deal_id", "product_id", "quantity", "amount", "currency"),
+        "activity": ("kind", "subject", "lead_id", "contact_id", "deal_id", "account_id", "user_id", "created_at", "is_done", "duration_minutes")}
+
+    def native_id(self, entity: str, key: int) -> str:
+        """The id that the lake knows behind "<source>:"."""
+        m = self.mirror
+        if entity == "activity":
+            kind = m.kind(self.org.records["activity"][key])
+            return {"activities": "activity", "notes": "note", "mails": "mail"}[kind] + f"-{key}"
+        return str({"account": m.org_id, "contact": m.person_id, "lead": m.lead_id}.get(entity, lambda k: k)(key))
+
+    def expected(self, entity: str) -> dict[str, dict[str, Any]]:
+        """As of the base; with the people of leads, and with what this CRM tells otherwise or not at all."""
+        with self.lock:
+            self.refresh()
+            out, records, m = super().expected(entity), self.org.standing(entity), self.mirror
+            for key, record in self.org.records["lead"].items() if entity in ("account", "contact") else ():
+                if not record["converted_deal_id"]:
+                    id, owner = str(LEAD_PEOPLE + key), self.native_id("user", record["owner_id"])
+                    out[id] = {n: record.get(n) for n in self.expresses[entity]} | {"owner_id": owner} | (
+                        {"name": record["company"]} if entity == "account" else {"account_id": id})
+            for key, record in self.org.records.get(entity, {}).items():
+                if row := out.get(id := self.native_id(entity, key)):
+                    getattr(self, f"_expected_{entity}", lambda *given: None)(out, id, key, record, row)
+            if entity == "lead":  # converted leads are told by their deals, as long as these are
+                for key, record in self.org.records["lead"].items():
+                    if (deal := record["converted_deal_id"]) and deal in self.account.rows["deals"] and key not in records:
+                        out[m.lead_id(key)] = {"is_converted": True, "is_lost": False}
+            return out
+
+    def _expected_stage(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        if record["outcome"] != "open":
+            del out[id]
+
+    def _expected_account(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        if lead := self.mirror.became.get(("account", key)):
+            row["created_at"] = self.org.records["lead"][lead]["created_at"]
+
+    def _expected_contact(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        if lead := self.mirror.became.get(("contact", key)):
+            row["created_at"] = self.org.records["lead"][lead]["created_at"]
+
+    def _expected_lead(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        archived = bool(record["is_lost"] or (record["is_converted"] and not record["converted_deal_id"]))
+        row |= {"is_converted": bool(record["converted_deal_id"]), "is_lost": archived}
+        if archived:
+            row["closed_at"] = record["modified_at"]
+        if row["is_converted"]:  # owner and rating are not told any more, and people are told as their deal last brought them
+            out[id] = {n: row[n] for n in ("source", "created_at", "is_converted", "is_lost")} | {
+                "converted_at": record["converted_at"], "closed_at": record["converted_at"], "converted_deal_id": str(record["converted_deal_id"]), "owner_id": None, "rating": None}
+            if record["converted_deal_id"] not in self.account.rows["deals"]:
+                del out[id]
+
+    def _expected_deal(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        row["stage"] = self.org.records["stage"][self.mirror.open_stage(key, record)]["name"]
+
+    def _expected_deal_product(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        if record["deal_id"] not in self.org.standing("deal"):
+            del out[id]
+
+    def _expected_activity(self, out: dict, id: str, key: int, record: dict, row: dict) -> None:
+        kind, lead = id.split("-")[0], record["lead_id"]
+        if lead:
+            row |= {"contact_id": str(LEAD_PEOPLE + lead), "account_id": str(LEAD_PEOPLE + lead)}
+        if kind == "activity":
+            done = [c["at"] for c in self.mirror.moves["activity", key] if c["field"] == "is_done" and c["new"]]
+            row |= {"direction": None, "happened_at": done[-1] if done else record["happened_at"]}
+        else:
+            row |= {"subject": record["subject"] if kind == "mail" else None, "happened_at": record["happened_at"] if kind == "mail" else record["created_at"], "is_done": True,
+                    "duration_minutes": None}
+        if kind == "mail":
+            row |= {"account_id": None, "direction": record["direction"], "created_at": record["happened_at"]}
+            if record["deal_id"] is None and any(d["contact_id"] == record["contact_id"] for d in self.org.records["deal"].values()):
+                del out[id]  # a mail of somebody with deals that is linked to none of them is not asked for
 
     def routes(self) -> list:
         """Routing is by version; see `route`."""
@@ -951,10 +1037,10 @@ class Pipedrive(Server):
         counted = {"notes_count": ("notes", {}), "activities_count": ("activities", {}), "done_activities_count": ("activities", {"done": True}),
                    "undone_activities_count": ("activities", {"done": False}), "products_count": ("deal_products", {}),
                    "open_deals_count": ("deals", {"status": "open"}), "won_deals_count": ("deals", {"status": "won"}),
-                   "lost_deals_count": ("deals", {"status": "lost"}), "people_count": ("persons", {})}
+                   "lost_deals_count": ("deals", {"status": "lost"}), "closed_deals_count": ("deals", {"is_closed": True}), "people_count": ("persons", {})}
         if name in counted:
             other, same = counted[name]
-            return sum(r.get(key) == row["id"] and all(r[k] == v for k, v in same.items()) for r in rows[other].values())
+            return sum(r.get(key) == row["id"] and all((r["status"] in ("won", "lost") if k == "is_closed" else r[k]) == v for k, v in same.items()) for r in rows[other].values())
         if name == "attendees":
             return [{"email": p, "is_organizer": False} for p in ()]
         return 0 if name.endswith("_count") else None
