@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import html
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -236,6 +235,7 @@ class Agentbox(Server):
         self.drift: dict[str, Callable[[dict], None]] = {}
         self.written: dict[str, dict[str, dict]] = {name: {} for name in RESOURCES}  # what was written through the API, over the organisation's
         self.dropped: set[tuple[str, str]] = set()
+        self._tables: dict[str, tuple[Any, dict[str, dict]]] = {}  # collection -> (what it was made of, its records)
 
     # ---- what base asks
     def routes(self) -> list[Route]:
@@ -269,20 +269,20 @@ class Agentbox(Server):
                 return found
             found = {}
             for key, r in self.org.standing("enquiry").items():
-                person = self.org.standing("contact").get(r["contact_id"], {})
+                person = self.org.records["contact"][r["contact_id"]]
                 found[str(key)] = {n: person.get(n) for n in ("name", "email", "phone")} | {"source": r["source"], "created_at": r["created_at"]}
             return found
 
     def _activities(self) -> dict[str, dict[str, Any]]:
-        found, people = {}, self.org.standing("contact")
+        found = {}
         for key, r in estate.told(self.org, "notes").items():
             found[f"note-{key}"] = {"kind": "note", "subject": r["subject"], "contact_id": str(r["contact_id"]) if self.note_contacts else None, "created_at": r["created_at"],
                                     "happened_at": r["happened_at"]}
         for key, r in self.org.standing("inspection").items():
-            found[f"inspection-{key}"] = {"kind": "meeting", "subject": None, "happened_at": r["happened_at"], "contact_id": str(r["contact_id"]) if r["contact_id"] in people else None,
+            found[f"inspection-{key}"] = {"kind": "meeting", "subject": None, "happened_at": r["happened_at"], "contact_id": str(r["contact_id"]),
                                           "created_at": r["created_at"]}
         for key, r in self.org.standing("enquiry").items():
-            found[f"enquiry-{key}"] = {"kind": "email", "subject": None, "happened_at": r["created_at"], "contact_id": str(r["contact_id"]) if r["contact_id"] in people else None,
+            found[f"enquiry-{key}"] = {"kind": "email", "subject": None, "happened_at": r["created_at"], "contact_id": str(r["contact_id"]),
                                        "created_at": r["created_at"]}
         return found
 
@@ -307,7 +307,7 @@ class Agentbox(Server):
             return self._form(refusal.reply)
 
     def _rates(self, left: int = 999, limit: int = 1000) -> dict[str, str]:
-        return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(left), "x-ratelimit-reset": str(int(time.time()) + (left >= 0)) if limit > 0 else "-1"}
+        return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(left), "x-ratelimit-reset": str(int(self.clock_seconds()) + (left >= 0)) if limit > 0 else "-1"}
 
     def _form(self, reply: Reply) -> Reply:
         """The error in the form that is set."""
@@ -321,18 +321,22 @@ class Agentbox(Server):
         return replace(RESOURCES[name], blocks=blocks)
 
     def table(self, name: str) -> dict[str, dict]:
-        """Id -> record as the detail answer shows it, with what was written."""
-        found = {}
-        for n, row in enumerate(estate.rows(self.org, name, self.skew)):
-            id = str(row.get("id", n))
-            found[id] = row | self.written[name].get(id, {})
-        found = {i: r for i, r in ({i: dict(r) for i, r in self.written[name].items()} | found).items() if (name, i) not in self.dropped}
+        """Id -> record as the detail answer shows it, with what was written; made anew when the organisation or a knob changed."""
+        kinds = {k: (len(rows), sum(hash((r["modified_at"], r["deleted_at"])) for r in rows.values())) for k, rows in self.org.records.items() if k in estate.SHOWN.get(name, ())}
+        mark = (len(self.org.changes), kinds, self.skew, self.note_contacts, repr(self.written[name]), set(self.dropped))
+        if name not in self.drift and self._tables.get(name, (None,))[0] == mark:
+            return self._tables[name][1]
+        found = {str(row.get("id", n)): row for n, row in enumerate(estate.rows(self.org, name, self.skew))}
+        for id, values in self.written[name].items():
+            found[id] = found.get(id, {}) | values
+        found = {i: r for i, r in found.items() if (name, i) not in self.dropped}
         for row in found.values():
             if name == "notes" and not self.note_contacts:
                 row["_contacts"] = row.pop("attachedContacts", [])
                 row.pop("attachedStaffMembers", None)
             if name in self.drift:
                 self.drift[name](row)
+        self._tables[name] = mark, found
         return found
 
     def _do(self, request: Request, name: str, id: str) -> tuple[int, dict]:

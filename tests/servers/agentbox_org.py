@@ -66,13 +66,13 @@ class Shown:
         return {"firstCreated": stamp(record["created_at"]), "lastModified": stamp(record["modified_at"] + self.skew), "links": {"self": f"/{path}/{id}?version=2"}}
 
     def person(self, key: int | None) -> dict | None:
-        """A contact as other records show it."""
-        r = self.org.standing("contact").get(key) if key else None
+        """A contact as other records show it, also one that was deleted since: their stamps do not move."""
+        r = self.org.records["contact"].get(key) if key else None
         return r and {"id": r["key"], "type": "Person", "firstName": r["first_name"], "lastName": r["last_name"], "email": r["email"], "mobile": r["phone"]}
 
     def house(self, key: int | None) -> dict | None:
-        """A listing as other records show it."""
-        r = self.org.standing("listing").get(key) if key else None
+        """A listing as other records show it, also one that was deleted since."""
+        r = self.org.records["listing"].get(key) if key else None
         return r and {"id": listing_id(r["key"]), "type": "Sale", "status": r["status"], "property": {"address": {"streetAddress": r["address"], "suburb": r["suburb"]}}}
 
     def agent(self, key: int | None, role: str) -> list[dict]:
@@ -167,10 +167,15 @@ def is_note(record: dict) -> bool:
     return record["kind"] == "note" and record["contact_id"] is not None
 
 
+# Collection -> the neutral tables that its rows are made of, its own first.
+SHOWN = {"contacts": ("contact", "user", "account", "class"), "listings": ("listing", "user", "office", "contact"), "staff": ("user", "office"), "offices": ("office",),
+         "search-requirements": ("requirement",), "enquiries": ("enquiry", "contact", "listing"), "inspections": ("inspection", "contact", "listing"), "notes": ("activity",),
+         "contact-classes": ("class",)}
+
+
 def told(org: Organisation, path: str) -> dict[int, dict]:
     """Key -> neutral record of everything that collection `path` shows now."""
-    found = org.standing({"search-requirements": "requirement", "staff": "user", "enquiries": "enquiry", "notes": "activity", "contact-classes": "class"}.get(path, path[:-1]))
-    return {k: r for k, r in found.items() if path != "notes" or is_note(r)}
+    return {k: r for k, r in org.standing(SHOWN[path][0]).items() if path != "notes" or is_note(r)}
 
 
 SHOW: dict[str, Callable[[Shown, int, dict], dict]] = {
