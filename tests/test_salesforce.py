@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import keyring
+import pandas as pd
 import pytest
 import requests
 
 from tests.servers import salesforce as stand_in
-from tests.servers.organisation import organisation
-from tests.servers.salesforce import CLIENT_ID, CLIENT_SECRET, PASSWORD, USERNAME, Salesforce
+from tests.servers.organisation import edits, organisation
+from tests.servers.salesforce import CLIENT_ID, CLIENT_SECRET, PASSWORD, REFRESH, USERNAME, Salesforce
 from tests.servers.salesforce_org import Org, make_field, utc
+from workbench import schema
+from workbench.connect.http import BudgetSpent
+from workbench.connect.salesforce import Connector, converted_at
+from workbench.connect.sync import sync
+from workbench.errors import WorkbenchError
+from workbench.lake import open_lake
 
 JSFORCE = Path(__file__).parent / "jsforce"
 
@@ -244,3 +253,325 @@ def test_opportunity_history_begins_at_creation_and_ends_at_what_is_shown(server
         rows = sorted((r for r in sf.objects["opportunityhistory"].rows.values() if r["OpportunityId"] == deal["Id"]), key=lambda r: r["CreatedDate"])
         assert rows[0]["CreatedDate"] == deal["CreatedDate"] and (rows[-1]["StageName"], rows[-1]["Amount"]) == (deal["StageName"], deal["Amount"])
     assert stand_in.VERSIONS[0] == 31
+
+
+# ---- the connector ------------------------------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch):
+    """What the environment knows of source sf; no keyring."""
+    from keyring.backends.null import Keyring
+    keyring.set_keyring(Keyring())
+    for key, value in {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "username": USERNAME, "password": PASSWORD, "refresh_token": REFRESH}.items():
+        monkeypatch.setenv(f"WORKBENCH_SF_{key.upper()}", value)
+
+
+def connector(server: Salesforce, **told) -> Connector:
+    """A connector of source sf that never sleeps."""
+    made = Connector("sf", {"crm": "salesforce", "url": server.url} | told)
+    made._login.wait = lambda seconds: None
+    made.client.wait = lambda seconds: None
+    return made
+
+
+def pulled(made: Connector, name: str, since=None) -> dict[str, dict]:
+    """Native id -> row in the lake's words."""
+    from workbench.connect.streams import Mapper
+    stream = next(s for s in made.streams if s.name == name)
+    mapper = Mapper(stream, "sf", {f"x_{c.native.lower()}": c for c in made.discover(stream)}, keep_bodies=True, stamp=stream.cursor)
+    rows = [row for batch in made.pull(stream, since) for row in mapper.table(batch).to_pylist()]
+    assert not mapper.bad
+    return {row["id"].partition(":")[2]: {k: v for k, v in row.items() if k not in ("id", "_n")} for row in rows}
+
+
+def synced(lake, server: Salesforce, **told):
+    """A sync that must have no error."""
+    report = sync(lake, "sf", connector(server, **told), now=server.org.now)
+    assert not report["error"].any(), report.loc[report["error"] != "", ["stream", "error"]].to_string()
+    return report
+
+
+def in_lake(lake, server: Salesforce, entity: str, as_of=None) -> dict[str, dict]:
+    """What the lake shows of an entity, in the form of `Salesforce.expected`."""
+    columns = server.expresses[entity]
+    rows = lake.sql(f"select id, {', '.join(columns)} from {entity}", as_of).to_arrow_table().to_pylist()
+    bare = {f.name for f in schema.entity(entity).fields.values() if f.references}
+    plain = lambda c, v: v.partition(":")[2] if c in bare and v else float(v) if isinstance(v, Decimal) else v  # noqa: E731
+    return {r["id"].partition(":")[2]: {c: plain(c, r[c]) for c in columns} for r in rows}
+
+
+def assert_equal(lake, server: Salesforce) -> None:
+    """The lake equals the server, row for row and field for field."""
+    for entity in server.expresses:
+        assert in_lake(lake, server, entity) == server.expected(entity), entity
+
+
+@pytest.fixture
+def lake(tmp_path):
+    """An empty lake."""
+    return open_lake(tmp_path / "lake", create=True)
+
+
+def test_the_lake_equals_the_org_after_the_first_load_and_after_days_of_edits(lake):
+    with Salesforce(organisation(), page=100) as server:
+        first = synced(lake, server)
+        assert first["new"].sum() == sum(len(server.expected(e)) for e in server.expresses) + lake.sql(
+            "select count(distinct id) from version where deleted_at is not null").fetchall()[0][0]
+        assert_equal(lake, server)
+        for day in (1, 2, 3, 4):  # day 3 merges contacts, day 4 deletes for good
+            edits(server.org, day)
+            synced(lake, server)
+            assert_equal(lake, server)
+        versions = lake.sql("select count(*) from version").fetchall()
+        again = synced(lake, server)
+        assert again[["new", "changed", "deleted"]].sum().sum() == 0 and lake.sql("select count(*) from version").fetchall() == versions
+
+
+def test_a_deal_stood_at_any_instant_where_the_crm_says_it_stood(lake):
+    with Salesforce(organisation(), page=500) as server:
+        synced(lake, server)
+        org = server.org
+        for at in (org.now - timedelta(days=400), org.now - timedelta(days=200), org.now - timedelta(days=20)):
+            rows = {r["id"]: r for r in lake.read("deal", at).to_dict("records")}
+            for key, deal in org.standing("deal").items():
+                if deal["created_at"] > at:
+                    continue
+                row, later = rows[f"sf:{server.native_id('deal', key)}"], [c for c in org.of("deal", key) if c["at"] > at]
+                then = {f: next((c["old"] for c in later if c["field"] == f), deal[f]) for f in ("stage", "amount", "close_on")}
+                assert (row["stage"], row["amount"], row["close_on"].date()) == tuple(then.values())
+                assert pd.isna(row["is_won"]) if deal["closed_at"] is None or deal["closed_at"] > at else row["is_won"] == deal["is_won"]
+
+
+def test_bulk_tells_what_pages_tell(server):
+    page, bulk = connector(server), connector(server, bulk_from=1)
+    for name in ("Opportunity", "Lead", "Task", "User", "Product2"):
+        assert pulled(bulk, name) == pulled(page, name) != {}
+    deals = next(s for s in page.streams if s.name == "Opportunity")
+    first, second = ([c for b in made.history(deals, None) for c in b] for made in (page, bulk))
+    as_text = [(c["id"], c["at"], c["field"], str(c["new"] or "")) for c in first]
+    assert sorted(as_text) == sorted((c["id"], c["at"], c["field"], c["new"] or "") for c in second) and len(first) > 500
+
+
+def test_few_rows_come_in_pages_and_many_in_bulk_by_count(server):
+    made = connector(server, bulk_from=100)
+    server.requests.clear()
+    pulled(made, "Opportunity")  # 91 rows with the deleted one
+    assert not any("jobs" in path for _, path in server.requests)
+    pulled(made, "Lead")  # 118
+    assert sum(method == "POST" and "jobs" in path for method, path in server.requests) == 1
+    server.requests.clear()
+    pulled(made, "Task", server.org.now - timedelta(days=700))  # an increment that turns out to be large
+    assert any("jobs" in path for _, path in server.requests) and not any("COUNT" in path for _, path in server.requests)
+
+
+def test_what_bulk_refuses_comes_in_pages(server):
+    server.no_bulk = {"Lead"}
+    try:
+        assert pulled(connector(server, bulk_from=1), "Lead") == pulled(connector(server), "Lead")
+    finally:
+        server.no_bulk = set()
+
+
+def test_a_part_of_a_bulk_job_that_breaks_off_is_asked_for_again(server):
+    fault = server.faults.add("truncated", path="/results")
+    try:
+        rows = pulled(connector(server, bulk_from=1), "Task")
+    finally:
+        server.faults.clear()
+    assert fault.done == 1 and len(rows) == 480
+
+
+def test_a_select_too_long_for_an_address_goes_by_bulk():
+    org = Org(utc(2026, 3, 10))
+    for n in range(600):
+        org.add_field("Lead", make_field(f"A_rather_long_name_of_a_field_{n}__c"))
+    org.insert("Lead", {"LastName": "Li", "Company": "Li AG", "Status": "New", "A_rather_long_name_of_a_field_7__c": "seven"}, utc(2026, 3, 1))
+    with Salesforce(sf=org) as server:
+        rows = pulled(connector(server), "Lead")
+        assert [r["x_a_rather_long_name_of_a_field_7__c"] for r in rows.values()] == ["seven"] and any("jobs" in path for _, path in server.requests)
+
+
+def test_hidden_fields_and_denied_objects_are_told_and_cost_no_row(server):
+    server.hidden, server.denied = {"Lead": {"Rating", "Fleet__c"}}, {"Case", "EmailMessage"}
+    try:
+        made = connector(server)
+        told = {r["stream"]: r for r in made.check()}
+        assert told["Lead"] == {"stream": "Lead", "entity": "lead", "readable": True, "rows": 118, "history": True, "costs": "hidden: Rating"}
+        assert not told["Case"]["readable"] and told["Case"]["rows"] is None and "service cases" in told["Case"]["costs"]
+        rows = pulled(made, "Lead")
+        assert len(rows) == 118 and {r["rating"] for r in rows.values()} == {None} and len(pulled(made, "Task")) == 480
+    finally:
+        server.hidden, server.denied = {}, set()
+
+
+def test_custom_fields_keep_key_label_type_and_options(server):
+    made = connector(server)
+    deal, lead = (next(s for s in made.streams if s.name == n) for n in ("Opportunity", "Lead"))
+    kinds = {c.native: c.kind for s in (deal, lead) for c in made.discover(s)}
+    assert kinds == {"Loss_Reason__c": "text", "Score__c": "float", "Renews__c": "date", "Tender__c": "bool", "Deposit__c": "money", "Models__c": "text", "Briefing__c": "long",
+                     "Reviewed__c": "time", "Sponsor__c": "text", "Clash__c": "text", "Budget__c": "text", "Fleet__c": "int", "Interests__c": "text"}
+    interests = next(c for c in made.discover(lead) if c.native == "Interests__c")
+    assert interests.label == "Interests; all, of them" and interests.separator == ";" and "Bikes" in interests.options.values()  # an option that was removed
+    told = {r["x_interests__c"] for r in pulled(made, "Lead").values()}
+    assert told == {None, "Vans", "Vans; Cars, small", "Trucks & trailers; Bikes"}
+
+
+def test_a_field_mapped_in_the_settings_fills_a_canonical_one(server):
+    rows = pulled(connector(server, fields={"deal": {"lost_reason": "Loss_Reason__c", "competitor": "Owner.Department"}}), "Opportunity")
+    assert {r["lost_reason"] for r in rows.values()} == {None, "Price", "Timing, budget", "Competitor"}
+
+
+def test_a_conversion_has_its_hour_and_a_lost_lead_the_day_it_was_given_up(server):
+    rows, org = pulled(connector(server), "Lead"), server.org
+    for key, lead in org.standing("lead").items():
+        row = rows[server.native_id("lead", key)]
+        assert (row["is_converted"], row["converted_at"], row["is_lost"]) == (lead["is_converted"], lead["converted_at"], bool(lead["is_lost"]))
+        assert row["closed_at"] == lead["closed_at"]
+    assert sum(r["is_converted"] for r in rows.values()) > 10 and sum(r["is_lost"] for r in rows.values()) > 10
+
+
+def test_a_conversion_without_a_trace_of_its_hour_ends_with_its_day():
+    row = {"IsConverted": True, "ConvertedDate": "2026-01-31", "SystemModstamp": "2026-02-07T00:00:00.000+0000"}
+    assert converted_at(row) == datetime(2026, 1, 31, 23, 59, 59)
+    assert converted_at(row | {"SystemModstamp": "2026-01-31T12:00:00.000+0000"}) == datetime(2026, 1, 31, 12)  # it was not touched later
+    older = {"CreatedDate": "2025-06-01T00:00:00.000+0000"}  # a contact that had been there before
+    assert converted_at(row | {"ConvertedContact": older}) == datetime(2026, 1, 31, 23, 59, 59)
+    assert converted_at(row | {"IsConverted": False}) is None
+
+
+def test_statuses_named_in_the_settings_give_a_lead_up(server):
+    rows = pulled(connector(server, lost_statuses=["Working"]), "Lead")
+    assert {r["status"] for r in rows.values() if r["is_lost"]} == {"Working"}
+
+
+def test_mails_tell_the_direction_of_their_task_and_stand_alone_without_one():
+    org = Org(utc(2026, 3, 10))
+    lead = org.insert("Lead", {"LastName": "Li", "Company": "Li AG", "Status": "New"}, utc(2026, 3, 1))
+    tasks = [org.insert("Task", {"WhoId": lead, "Subject": s, "TaskSubtype": "Email", "Status": "Completed", "CompletedDateTime": "2026-03-02T10:00:00.000+0000"}, utc(2026, 3, 2)) for s in ("a", "b")]
+    for task, incoming in zip(tasks, (True, False), strict=True):
+        org.insert("EmailMessage", {"ActivityId": task, "Incoming": incoming, "Subject": "x", "Status": "3"}, utc(2026, 3, 2))
+    account = org.insert("Account", {"Name": "A"}, utc(2026, 3, 1))
+    org.insert("EmailMessage", {"RelatedToId": account, "Incoming": True, "Subject": "alone", "TextBody": "Hello", "Status": "0", "MessageDate": "2026-03-03T09:00:00.000+0000"}, utc(2026, 3, 3))
+    org.insert("Case", {"CaseNumber": "1", "AccountId": account, "Subject": "Broken", "IsClosed": True}, utc(2026, 3, 4))
+    with Salesforce(sf=org) as server:
+        made = connector(server)
+        for since in (None, datetime(2026, 1, 1)):  # a first load, an increment
+            assert [r["direction"] for r in pulled(made, "Task", since).values()] == ["in", "out"]
+        mail, = pulled(made, "EmailMessage").values()
+        assert (mail["kind"], mail["subject"], mail["body"], mail["direction"], mail["account_id"], mail["deal_id"]) == ("email", "alone", "Hello", "in", f"sf:{account}", None)
+        case, = pulled(made, "Case").values()
+        assert (case["kind"], case["is_done"], case["created_at"]) == ("case", True, datetime(2026, 3, 4))
+
+
+def test_an_org_of_one_currency_has_it_in_every_amount():
+    org = Org(utc(2026, 3, 10), currency="GBP")
+    org.insert("Opportunity", {"Name": "D", "StageName": "New", "CloseDate": "2026-04-01", "Amount": 5.0}, utc(2026, 3, 1))
+    with Salesforce(sf=org) as server:
+        made = connector(server)
+        assert [r["currency"] for r in pulled(made, "Opportunity").values()] == ["GBP"]
+        assert {"CurrencyType", "DatedConversionRate"}.isdisjoint(s.name for s in made.streams)
+
+
+def test_einsteins_own_scores_are_read_where_the_org_has_them(server):
+    org = Org(utc(2026, 3, 10), features={"einstein"})
+    lead = org.insert("Lead", {"LastName": "Li", "Company": "Li AG", "Status": "New"}, utc(2026, 3, 1))
+    org.insert("ScoreIntelligence", {"BaseId": lead, "Score": 87.0}, utc(2026, 3, 2))
+    with Salesforce(sf=org) as other:
+        assert [r for b in connector(other).scores() for r in b] == [{"id": lead, "p": 0.87}]
+    assert list(connector(server).scores()) == []
+
+
+def test_what_left_the_bin_is_found_by_the_delete_log_or_by_the_ids_that_are_missing(lake):
+    with Salesforce(organisation(), page=500) as server:
+        synced(lake, server)
+        org = server.org
+        org.now += timedelta(hours=2)
+        org.delete("deal", 3, hard=True)  # only the delete log tells of it
+        synced(lake, server)
+        assert_equal(lake, server)
+        row = lake.sql(f"select max(deleted_at) from deal_versions where id = 'sf:{server.native_id('deal', 3)}'").fetchall()
+        assert row == [(org.now,)]
+        org.now += timedelta(days=40)  # nobody synced for so long that the log is empty, too
+        org.delete("lead", 30, org.now - timedelta(days=30))
+        synced(lake, server)
+        assert_equal(lake, server)
+
+
+def test_a_deletion_undone_brings_the_record_back(lake):
+    with Salesforce(organisation(), page=500) as server:
+        synced(lake, server)
+        org = server.org
+        org.now += timedelta(hours=2)
+        org.restore("deal", 11)
+        synced(lake, server)
+        assert server.native_id("deal", 11) in in_lake(lake, server, "deal")
+        assert_equal(lake, server)
+
+
+# ---- logging in, limits, drift ------------------------------------------------------------------------------------------
+def test_every_flow_of_the_contract_logs_in(server, monkeypatch):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    server.public_key = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    monkeypatch.setenv("WORKBENCH_SF_PRIVATE_KEY", key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode())
+    for how in ("client_credentials", "jwt", "refresh_token"):
+        assert "Lead" in connector(server, auth=how).tables
+    with pytest.warns(UserWarning, match="retiring logins by password"):
+        assert "Lead" in connector(server, auth="password").tables
+    with pytest.raises(WorkbenchError, match="auth = 'soap' is unknown"):
+        connector(server, auth="soap")
+
+
+def test_a_refused_login_says_what_the_vendor_said_and_never_the_secret(server, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_SF_CLIENT_SECRET", "canary-7391")
+    with pytest.raises(WorkbenchError, match="gave no token.*invalid client credentials.*docs/salesforce.md") as told:
+        connector(server)
+    assert "canary" not in str(told.value)
+
+
+def test_a_session_that_ends_midway_is_renewed(server):
+    made = connector(server)
+    server.faults.add("unauthorized", at=3)
+    try:
+        assert len(pulled(made, "Task")) == 480
+    finally:
+        server.faults.clear()
+    assert sum("token" in path for _, path in server.requests[-30:]) >= 1
+
+
+def test_too_many_at_once_is_waited_for_and_the_days_total_is_not(server):
+    made, waits = connector(server), []
+    made.client.wait = waits.append
+    server.faults.add("limit", at=2)
+    try:
+        assert len(pulled(made, "Task")) == 480 and waits[0] == 3  # seconds
+        server.faults.clear()
+        server.faults.add("spent", at=2, times=0)
+        with pytest.raises(BudgetSpent, match="used up"):
+            pulled(connector(server), "Task")
+    finally:
+        server.faults.clear()
+
+
+def test_no_more_than_the_share_of_the_allowance_is_used():
+    with Salesforce(organisation(), api_calls=40) as server, pytest.raises(BudgetSpent, match="share of this workbench is 25%"):
+        made = connector(server, share=0.25)
+        for stream in made.streams:
+            list(made.pull(stream, None))
+    assert made.budget.calls <= 11 and server.used <= 10  # 40 / 4; the login is one more
+
+
+def test_a_field_dropped_between_describe_and_query_is_looked_up_again(server):
+    made = connector(server)
+    lead = next(s for s in made.streams if s.name == "Lead")
+    made.discover(lead)
+    server.hidden = {"Lead": {"Industry"}}
+    try:
+        assert len(pulled(made, "Lead")) == 118
+    finally:
+        server.hidden = {}
+
+
+def test_a_retired_version_is_told_as_such(server):
+    with pytest.raises(WorkbenchError, match="410.*no longer supported"):
+        connector(server, version=30).tables  # noqa: B018

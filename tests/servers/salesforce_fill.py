@@ -55,7 +55,7 @@ def api_name(key: str) -> str:
 def custom_value(told: CustomDefinition, value: Any) -> Any:
     """A custom value as the org keeps it."""
     if value is None:
-        return None
+        return False if told.kind == "bool" else None  # a checkbox is never empty
     if told.kind in ("choice", "choices"):
         return ";".join(map(option, value)) if isinstance(value, list) else option(value)
     if told.kind == "user":

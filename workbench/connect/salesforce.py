@@ -18,13 +18,13 @@ from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
-from workbench.connect.credentials import KEYS, keep, secret
+from workbench.connect.credentials import KEYS, refreshed, secret
 from workbench.connect.http import Allowance, HttpClient, Refused
 from workbench.connect.soql import BULK_FROM, Reader
 from workbench.connect.streams import CustomField, Stream, with_fields
 from workbench.errors import WorkbenchError
 
-IDS_AT_ONCE = 300  # in one IN (...)
+TOKEN, IDS_AT_ONCE = "/services/oauth2/token", 300  # ids in one IN (...)
 LOST = "unqualified|disqualified|not converted|lost|dead|junk"  # a lead's Status that gives it up; `lost_statuses` under [sources.NAME] names others
 KINDS = {"boolean": "bool", "int": "int", "long": "int", "double": "float", "percent": "float", "currency": "money", "date": "date", "datetime": "time"}
 UNREADABLE, CURSORS = ("address", "location", "base64", "anyType", "complexvalue"), ("SystemModstamp", "LastModifiedDate", "CreatedDate")
@@ -114,13 +114,11 @@ class Connector(Reader):
             warnings.warn("Salesforce is retiring logins by password: make a connected app with client credentials (docs/salesforce.md).", stacklevel=2)
             form["password"] += form.pop("security_token")
         try:
-            answer = self._login.post("/services/oauth2/token", {"grant_type": how} | {k: v for k, v in form.items() if v}, again=True).json()
+            answer = refreshed(self.source, self.told["url"], TOKEN) if how == "refresh_token" else self._login.post(TOKEN, {"grant_type": how} | form, again=True).json()
             self._token = answer["access_token"]
         except (Refused, ValueError, LookupError, TypeError) as error:
             said = error.what if isinstance(error, Refused) else "It answered with something else."
             raise Refused(f"Salesforce gave no token. {said}", fix="Is `url` the My Domain, and may the app log in so? See docs/salesforce.md.", status=getattr(error, "status", 0)) from None
-        if answer.get("refresh_token") not in (None, form.get("refresh_token")):
-            keep(self.source, "refresh_token", answer["refresh_token"])
         return answer.get("instance_url") or self.told["url"]
 
     @cached_property
