@@ -270,7 +270,7 @@ class Connector:
                 yield "lost_reason", at, None, deal.get("lost_reason") if won is False and c is turns[-1] else None
             elif key in ("stage_id", "pipeline_id"):
                 yield key[:-3], at, *(v and self._names(f"{key[:-3]}s").get(v, v) for v in (old, new))
-            else:
+            elif key != "lost_reason":  # told with the status
                 yield LOGGED.get(key, key), at, old, new
 
     # ---- what there is
