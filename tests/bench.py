@@ -280,7 +280,7 @@ def train() -> float:
     frame, features = model_rows()
 
     def work() -> None:
-        told = leads.drawn(frame, 7)
+        told = leads.thinned(frame, 7)
         judged = evaluate(told, features, evaluation="time")
         part = told.iloc[learned_from(np.ones(len(told), dtype=bool), 7)]
         next(r for r in RUNGS if r.name == judged.model)().fit(part[features], part["event"].to_numpy(int), part["group"].to_numpy(object).astype(str))

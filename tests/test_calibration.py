@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits
 
-from workbench.models.calibration import CLIP, TYPICAL, Interval, Platt, calibration_error, equal_mass, level_now, log_losses
+from workbench.models.calibration import CLIP, MONTH, TYPICAL, Interval, Pace, Platt, calibration_error, equal_mass, log_losses
 
 FOLDS = 5
 
@@ -130,34 +130,38 @@ def test_one_value_for_everybody_has_a_level_and_an_interval(came):
         assert 0 <= np.min(low) <= p[0] <= np.max(high) <= 1 and np.max(high) - np.min(low) > 0
 
 
-def test_the_level_of_now_follows_a_season_seen_twice():
-    # log-odds z + .3 cos(2 pi months ago / 12): now +.3. The map is learned from 3 to 10.2 months ago, where the cosine's mean is -.48: now is .3 + .144 = .444 higher.
-    # Halfway into the season, six months on, it is as much lower. A season seen twice is believed for the larger part: .40 and -.31 in 30 samples
-    found = {sign: np.array([level_at(sign * 0.3, seed) for seed in range(6)]) for sign in (1, -1)}
-    for sign, told in found.items():
-        assert 0.5 * 0.444 < sign * told[:, 0].mean() < 1.1 * 0.444
-        assert (np.abs(told[:, 0] - sign * 0.444) < 2 * np.sqrt(told[:, 1])).all()
+def test_the_level_of_the_days_ahead_follows_a_season_seen_twice():
+    # hazards x exp(.3 cos): the cosine is 1 in the middle of the 90 days ahead, on average .98 there; the map is learned from 3 to 9.7 months ago, whose horizons
+    # run from 0 to 9.7 months ago, where it is -.18 on average: .3 x (.98 + .18) = .35 higher. Half a year on, as much lower. A season seen twice is believed for the larger part
+    for sign in (1, -1):
+        told = np.array([level_at(sign * 0.3, seed) for seed in range(6)])
+        assert 0.4 * 0.35 < sign * told[:, 0].mean() < 1.1 * 0.35 and (np.abs(told[:, 0] - sign * 0.35) < 1.6 * np.sqrt(told[:, 1])).all()
+
+
+def test_a_level_that_fell_lately_is_believed_for_the_larger_part():
+    # hazards fell by exp(-.7) four months ago; of the horizons of the rows learned from, which began 3 to 9.7 months ago, some 43 % lie behind it: -.7 x .57 = -.40
+    told = np.array([level_at(0, seed, fall=0.7) for seed in range(6)])
+    assert -0.5 < told[:, 0].mean() < -0.2 and (told[:, 0] < -0.1).all()
 
 
 def test_where_there_is_no_season_none_is_made_up():
-    # 30 samples of as many rows: shift .001 on average, standard deviation .02; said is a deviation of .07 (of a season that hides in chance)
     told = np.array([level_at(0, seed) for seed in range(8)])
-    assert abs(told[:, 0].mean()) < 0.03 and np.abs(told[:, 0]).max() < 0.1 and np.sqrt(told[:, 1]).max() < 0.12
+    assert abs(told[:, 0].mean()) < 0.03 and np.abs(told[:, 0]).max() < 0.1 and np.sqrt(told[:, 1]).max() < 0.2
 
 
 def test_under_a_year_of_rows_the_season_stays_unknown():
-    # as many rows from 3 to 11 months ago, or to 27: the deviation said is .25, or .16
-    short, long = (np.sqrt(np.mean([level_at(0.3, seed, last)[1] for seed in range(4)])) for last in (11, 27))
-    assert short > 1.3 * long > 0.13
+    short, long = (np.sqrt(np.mean([level_at(0.3, seed, months)[1] for seed in range(4)])) for months in (11, 40))
+    assert short > 1.2 * long > 0.1
 
 
-def level_at(season: float, seed: int, last: float = 27) -> tuple[float, float]:
-    """level_now of 24,000 rows from 3 to `last` months ago, the map learned from the latest 30 % of the months."""
-    rng, n = np.random.default_rng(seed), 24_000
-    ago, z = rng.uniform(3, last, n), rng.normal(-2, 1, (n, 1))
-    y = (rng.random(n) < expit(z[:, 0] + season * np.cos(2 * np.pi * ago / 12))).astype(int)
-    learned = ago < 3 + 0.3 * (last - 3)
-    return level_now(Platt().fit(z[learned], y[learned]), z, y, np.arange(n), ago, learned)
+def level_at(season: float, seed: int, months: float = 27, fall: float = 0) -> tuple[float, float]:
+    """Pace of 120,000 rows (some 50 conversions a month) up to `months` ago, the map learned from the latest 30 % of those whose 90 days are over."""
+    rng, n = np.random.default_rng(seed), 120_000
+    ago, z = rng.uniform(0, months * MONTH, n), rng.normal(-2, 1, n)
+    hazard = expit(z) / 90 * np.exp(season * np.cos(2 * np.pi * (ago / MONTH + 1.5) / 12) + fall * (ago > 4 * MONTH))
+    wait = rng.exponential(1 / hazard)
+    learned = (ago > 90) & (ago < 90 + 0.3 * (months * MONTH - 90))
+    return Pace(90, 7).fit(z, np.where(wait <= ago, wait, np.nan), ago).level(ago[learned], (expit(z) * (1 - expit(z)))[learned])
 
 
 def test_losses_of_impossible_chances_are_finite():

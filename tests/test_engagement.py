@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from workbench.features.as_of import engagement_at
@@ -108,15 +108,20 @@ def test_the_sum_counts_inbound_and_visits_that_were_done_halved_by_age(tmp_path
 
 
 def test_likelihood_is_the_largest_there_is_even_where_a_full_step_overshoots():
-    # a few leads were touched very often: there whole Newton steps run away. The maximum by a general optimizer, ridge .001
+    # a few leads were touched very often: there whole Newton steps run away. The maximum by a search over b
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        often = np.exp(rng.normal(0, 2, (1500, 2)))
-        y = (rng.random(1500) < expit(-5 + 1.2 * np.log(often[:, 0]))).astype(int)
-        x = np.column_stack([np.ones(1500), often, engagement._bent(np.log(often[:, 0] + 0.2))])
-        z = (x - np.r_[0, x[:, 1:].mean(0)]) / np.r_[1, x[:, 1:].std(0)]
-        best = -minimize(lambda w, z=z, y=y: np.logaddexp(0, z @ w).sum() - y @ (z @ w) + 5e-4 * w @ w, np.zeros(6), jac=lambda w, z=z, y=y: z.T @ (expit(z @ w) - y) + 1e-3 * w).fun
-        assert np.isclose(engagement._likelihood(x, y), best, atol=0.01)
+        x, like = np.exp(rng.normal(0, 1.5, 1500)), rng.integers(0, 20, 1500)
+        y = (rng.random(1500) < expit(-5 + 0.3 * np.minimum(x, 9))).astype(int)
+        x = x - x.mean()
+        worth = lambda b, x=x, y=y, like=like: b * x @ y - np.bincount(like, y) @ np.log(np.bincount(like, np.exp(b * x)))  # noqa: E731
+        assert np.isclose(engagement._likelihood(x, y, like), -minimize_scalar(lambda b, worth=worth: -worth(b), bounds=(-3, 3), method="bounded").fun, atol=1e-3)
+
+
+def test_only_leads_of_one_stratum_are_compared():
+    # in each stratum one of two wins, whose x is the same in half of them: -4 ln 2 there; where the winner's is larger by 1, b grows without end and costs next to nothing
+    like, x, won = np.repeat(np.arange(8), 2), np.tile([1.0, 1.0, 2.0, 1.0], 4) + 5 * np.repeat(np.arange(8), 2), np.tile([1, 0], 8)
+    assert np.isclose(engagement._likelihood(x, won, like), -4 * np.log(2), atol=0.01)
 
 
 def test_the_feature_takes_the_learned_half_life_or_leaves(planted):

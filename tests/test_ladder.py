@@ -29,8 +29,8 @@ def snapshots_of(n: int = 900, seed: int = 0) -> pd.DataFrame:
     for i in range(n):
         born, wins = int(rng.integers(0, 100)), rng.random() < 0.4
         life = int(rng.integers(1, 12)) if wins else int(rng.integers(20, 60))
-        rows += [(str(i), w, wins and born + life - w <= 12, rng.normal()) for w in range(born, min(born + life, 100))]
-    frame = pd.DataFrame(rows, columns=["group", "week", "event", "x"])
+        rows += [(str(i), w, wins and born + life - w <= 12, 7.0 * (born + life - w) if wins else np.nan, rng.normal()) for w in range(born, min(born + life, 100))]
+    frame = pd.DataFrame(rows, columns=["group", "week", "event", "days_to_win", "x"])
     return frame.assign(as_of=pd.Timestamp("2022-01-03") + pd.to_timedelta(7 * frame["week"], "D"))
 
 
@@ -69,8 +69,16 @@ def test_training_holds_open_records_too_so_its_rate_is_the_true_one(monkeypatch
     assert abs(np.mean(Spy.shares) - truth) < 0.005 < frame.loc[settled, "event"].mean() - truth  # leaving the open ones out would have raised it
 
 
+def test_models_learn_from_the_training_rows_only_though_later_ones_get_log_odds_too(monkeypatch):
+    learned, frame = [], snapshots_of()
+    monkeypatch.setattr(BaseRate, "fit", lambda self, X, y, groups, beside=None, real=BaseRate.fit: learned.append(X["week"].max()) or real(self, X, y, groups, beside))
+    judged = evaluate(frame, ["x", "week"], evaluation="time", horizon_days=84, rungs=(BaseRate,))
+    train, test = time_split(frame, 84)
+    assert max(learned) == frame.loc[train, "week"].max() <= frame.loc[test, "week"].min() - 12 and (judged.fold >= 0).all()
+
+
 def test_a_training_horizon_ends_before_the_first_test_origin():
-    frame = pd.DataFrame({"as_of": pd.date_range("2024-01-01", periods=100)})
+    frame = pd.DataFrame({"as_of": pd.date_range("2024-01-01", periods=120), "event": pd.array([True] * 100 + [None] * 20)})  # of the last 20 nobody knows yet
     train, test = time_split(frame, 20)  # the cut is the 70th day (lower quantile: row 69); a horizon of 20 days ends by then up to row 49
     assert test.nonzero()[0].tolist() == list(range(69, 100)) and train.nonzero()[0].tolist() == list(range(50))
 

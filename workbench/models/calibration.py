@@ -78,7 +78,7 @@ class Interval:
 
     Four independent parts: the map's own parameters (inverse information, as many times as rows of one record crowd), the bends that the map leaves (an
     offset a bin), how differently models learned from other records are off (an offset a fold and third; of both, what exceeds chance counts, by a
-    normal-normal model over a grid of its variance), and what moves the level (`level_now`), which the caller adds to `common_variance_`.
+    normal-normal model over a grid of its variance), and what moves the level (`Pace`), which the caller adds to `common_variance_`.
     """
 
     def fit(self, map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, fold: np.ndarray) -> Interval:
@@ -130,35 +130,57 @@ class Interval:
         return z + share @ self.bend_, np.column_stack([np.ones(len(z)), parts]), share
 
 
-def level_now(map: Platt, parts: np.ndarray, y: np.ndarray, groups: np.ndarray, months_ago: np.ndarray, learned: np.ndarray) -> tuple[float, float]:
-    """How far, in log-odds, today's level lies from that of the rows which the map was `learned` from, and the variance of that guess.
+class Pace:
+    """How fast conversions come, month by month, against what the scores of the records then open let expect; and what follows for the months ahead.
 
-    months_ago (a float a row) places rows, all judged out of sample, in whole months before now. Their offsets are a level for each twelve months, plus a
-    Gaussian process of season (period 12, twelve months ago is now) and moves that last some months, plus chance; the two standard deviations by
-    their marginal likelihood on a grid, half-normal with scale 2 x TYPICAL. Under a year of rows nothing is known of the season.
+    Each row's first `step` days count once (the grid's rows follow each other), up to today: no waiting for a horizon to end. The log of a month's pace is a
+    Gaussian process: a season (period 12, half of it smooth, half each month's own), moves that last some three or some twelve months, a level, and chance
+    (Poisson's). How large season and moves are is integrated over a grid, half-normal with scale 2 and 3 x TYPICAL: under a year of rows the season stays open.
     """
-    cell, p = np.floor(months_ago).astype(int), map.predict(parts)
-    at, inside = np.unique(cell, return_inverse=True)
-    offset, chance = _offsets(cell, y - p, p * (1 - p), groups)
-    mine = np.bincount(inside, learned * p * (1 - p))
-    contrast = np.r_[1.0, -mine / mine.sum()]  # now less the mean of the months learned from
-    both = np.r_[0, at]
-    apart = np.abs(both[:, None] - both)
-    season, moves = np.exp(-2 * np.sin(np.pi * apart / 12) ** 2 / 0.36), np.exp(-apart / 3)
-    block = (at[:, None] // 12 == at // 12) * 1.0
-    sizes, found = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45]), []
-    for s in sizes:
-        for t in sizes:
-            prior = s**2 * season + t**2 * moves
-            seen = prior[1:, 1:] + block + np.diag(chance)
-            lower = np.linalg.cholesky(seen)
-            white, cross = np.linalg.solve(lower, offset), np.linalg.solve(lower, (prior @ contrast)[1:])
-            fit = -0.5 * white @ white - np.log(np.diag(lower)).sum() - (s**2 + t**2) / (8 * TYPICAL**2)
-            found.append((fit, cross @ white, contrast @ prior @ contrast - cross @ cross))
-    fit, mean, variance = np.array(found).T
-    weight = np.exp(fit - fit.max()) * np.tile(np.gradient(sizes), len(sizes)) * np.repeat(np.gradient(sizes), len(sizes))
-    weight /= weight.sum()
-    return float(weight @ mean), float(weight @ (variance + (mean - weight @ mean) ** 2))
+
+    SEASONS, MOVES, LASTING = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45]), np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7]), (3, 12)
+
+    def __init__(self, horizon_days: float, step_days: float):
+        self.horizon, self.step = horizon_days, min(step_days, horizon_days)
+
+    def fit(self, z: np.ndarray, days_to_win: np.ndarray, days_ago: np.ndarray) -> Pace:
+        """Learn from rows (z: log-odds out of sample; days_to_win: nan = not so far; days_ago: from the row to now) whose first days have passed."""
+        passed = days_ago >= self.step
+        z, wait, ago = z[passed, None], days_to_win[passed], days_ago[passed]
+        won = wait <= self.step
+        month, expected = np.floor((ago - self.step / 2) / MONTH).astype(int), Platt().fit(z, won).predict(z)
+        self.at_, inside = np.unique(month, return_inverse=True)
+        mean = np.maximum(np.bincount(inside, expected), 0.5)
+        self.offset_, self.chance_ = np.bincount(inside, won - expected) / mean, 1 / mean
+        ahead = wait[(wait <= self.horizon) & (ago >= self.horizon)]
+        self.months_ = np.bincount((ahead / MONTH).astype(int)) / len(ahead) if len(ahead) else np.ones(1)  # when, within a horizon, conversions come
+        return self
+
+    def level(self, learned_ago: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+        """How far, in log-odds, the level of the horizon that begins today lies from that of the rows which a map was learned from (their days_ago, and
+        weights p (1 - p)), and the variance of that guess."""
+        begin, window = np.round(learned_ago / MONTH).astype(int), 1 + np.arange(len(self.months_))
+        both = np.unique(np.r_[(np.unique(np.r_[0, begin])[:, None] - window).ravel(), self.at_])
+        contrast, seen = np.zeros(len(both)), np.searchsorted(both, self.at_)
+        for k, share in zip(window, self.months_, strict=True):
+            contrast[np.searchsorted(both, -k)] += share
+            contrast -= share * np.bincount(np.searchsorted(both, begin - k), weight, len(both)) / weight.sum()
+        apart = np.abs(both[:, None] - both)
+        season = (np.exp(-2 * np.sin(np.pi * apart / 12) ** 2 / 0.36) + (apart % 12 == 0)) / 2
+        noise, even, found = 1.0 + np.diag(self.chance_), np.outer(np.gradient(self.SEASONS), np.gradient(self.MOVES)), []
+        for lasting in self.LASTING:
+            moves = np.exp(-apart / lasting)
+            for i, s in enumerate(self.SEASONS):
+                for j, t in enumerate(self.MOVES):
+                    prior = s**2 * season + t**2 * moves
+                    lower = np.linalg.cholesky(prior[np.ix_(seen, seen)] + noise)
+                    white, cross = np.linalg.solve(lower, self.offset_), np.linalg.solve(lower, (prior @ contrast)[seen])
+                    fit = -0.5 * white @ white - np.log(np.diag(lower)).sum() - s**2 / (8 * TYPICAL**2) - t**2 / (18 * TYPICAL**2) + np.log(even[i, j])
+                    found.append((fit, cross @ white, contrast @ prior @ contrast - cross @ cross))
+        fit, mean, variance = np.array(found).T
+        chance = np.exp(fit - fit.max())
+        chance /= chance.sum()
+        return float(chance @ mean), float(chance @ (variance + (mean - chance @ mean) ** 2))
 
 
 def _offsets(label: np.ndarray, off: np.ndarray, slope: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

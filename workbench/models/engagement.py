@@ -14,6 +14,8 @@ from workbench.models.rungs import group_folds
 
 GRID = np.geomspace(3, 90, 11)  # days
 SOON, MIN_WON = 7, 30  # days within which the conversion is looked for: later ones depend on touches still to come
+AGES, COUNTS = np.geomspace(7, 560, 15), np.array([1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 25])  # days and touches, between which leads are alike
+FIRST, REST = (0.0, 0.5, 1.0), (0.03, 0.1, 0.3)  # what creation counts as, and what a lead has without a touch: in touches
 PROFILED, JUDGED = 400_000, 15_000  # rows at most
 
 
@@ -40,21 +42,21 @@ class HalfLife:
 def learned_half_life(lake, entity: str, told: pd.DataFrame, features: list[str], *, seed: int = 7) -> HalfLife | None:
     """Learn from snapshots (columns of `Snapshots.frame`); None where nothing inbound or nobody won.
 
-    A discrete-time hazard: won within the week, in weekly snapshots, by a bent line in the log of the decayed sum, apart in four quarters of age and
-    beside the lead's long-run rate of touches, so that one that always comes often is not mistaken for one that came lately. The maximum is
-    that of a parabola in log days through the profile's best and its neighbours; the interval ends where twice the log-likelihood has
-    fallen by 3.84. Whether the decayed sum pays is a question of its own: with it and without, beside all other features.
+    A proportional hazard (Cox's partial likelihood): won within the week, in weekly snapshots, log-linear in the log of the decayed sum, among leads as old that
+    have as many touches so far: of two such leads only the times of the touches differ, so that one whose touches always come often is not mistaken for one
+    touched lately. What a lead has without a touch, and how much of a touch its creation is, are integrated out. The mean and the interval are those
+    of the posterior of log days. Whether the decayed sum pays is a question of its own: with it and without, beside all other features.
     """
     if "engagement" not in features or "age_days" not in told or (told["engagement"] > 0).sum() < 100 or (told["days_to_win"] <= SOON).sum() < MIN_WON:
         return None
     rows = _sample(told[told["days_known"] >= SOON], PROFILED, seed)
     touched = engagement_at(lake, entity, rows[["id", "as_of"]], [*GRID, 1e9])
     won, age, total = (rows["days_to_win"] <= SOON).to_numpy(int), rows["age_days"].clip(lower=0).to_numpy(), touched[1e9].to_numpy()
-    strata = np.searchsorted(np.quantile(age, (0.25, 0.5, 0.75)), age)
-    rate = np.column_stack([np.ones(len(age)), np.log(total + 0.5), np.log(age + 14), total / (age + 30)])
-    # what nobody recorded came at the lead's own rate, a quarter of what is recorded, and creation itself is a third of a touch
-    seen = [touched[h].to_numpy() + 0.25 * (total + 1) / (age + 40) * h / np.log(2) * (1 - 0.5 ** (age / h)) + 0.3 * 0.5 ** (age / h) for h in GRID]
-    likely = np.array([sum(_likelihood(np.column_stack([rate[k], _bent(np.log(x[k] + 0.2))]), won[k]) for s in range(4) if won[k := strata == s].any()) for x in seen])
+    like = np.unique(np.digitize(age, AGES) * len(COUNTS) * 2 + np.digitize(total, COUNTS), return_inverse=True)[1]
+    kept = (np.bincount(like, won) > 0)[like]  # where nobody won, nobody is compared
+    won, age, like, touched = won[kept], age[kept], np.unique(like[kept], return_inverse=True)[1], touched[kept]
+    sums = {h: [touched[h].to_numpy() + first * 0.5 ** (age / h) + rest for first in FIRST for rest in REST] for h in GRID}
+    likely = np.array([np.logaddexp.reduce([_likelihood(np.log(x), won, like) for x in sums[h]]) for h in GRID])
     rows = _sample(told[(told["days_known"] >= 4 * SOON) & (told["days_known"] // SOON % 4 == 0)], JUDGED, seed)
     y, groups, others = (rows["days_to_win"] <= 4 * SOON).to_numpy(int), rows["id"].to_numpy(dtype=object).astype(str), [c for c in features if c != "engagement"]
     fold = group_folds(y, groups, k=3, seed=seed)
@@ -69,12 +71,6 @@ def _sample(rows: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     return rows[rows["id"].isin(records[: int(np.ceil(len(records) * min(1, most / max(len(rows), 1))))])].reset_index(drop=True)
 
 
-def _bent(values: np.ndarray) -> np.ndarray:
-    """A line with bends at the thirds."""
-    knots = np.unique(np.quantile(values, (1 / 3, 2 / 3)))
-    return np.column_stack([values, *(np.maximum(values - k, 0) for k in knots)])
-
-
 def _out_of_fold(X: pd.DataFrame, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Log-odds of a ridge logistic regression that did not learn from the row."""
     z, design = np.empty(len(y)), Logistic().learned_design(X)
@@ -83,19 +79,24 @@ def _out_of_fold(X: pd.DataFrame, y: np.ndarray, fold: np.ndarray) -> np.ndarray
     return z
 
 
-def _likelihood(design: np.ndarray, y: np.ndarray) -> float:
-    """Largest log-likelihood of a logistic model: Newton's steps, halved where they overshoot (few events), a slight ridge."""
-    x = (design - np.r_[0, design[:, 1:].mean(0)]) / np.r_[1, np.maximum(design[:, 1:].std(0), 1e-9)]
-    w = np.r_[np.log(y.mean() / (1 - y.mean())), np.zeros(x.shape[1] - 1)]
-    worth = lambda w: float(y @ (x @ w) - np.logaddexp(0, x @ w).sum() - 5e-4 * w @ w)  # noqa: E731
-    best, gained = worth(w), 1.0
-    while gained > 1e-6:
-        p = 1 / (1 + np.exp(-(x @ w)))
-        step = np.linalg.solve((x.T * (p * (1 - p))) @ x + 1e-3 * np.eye(len(w)), x.T @ (y - p) - 1e-3 * w)
-        while (now := worth(w + step)) < best - 1e-6:
-            step = step / 2
-        w, gained, best = w + step, now - best, now
-    return best
+def _likelihood(x: np.ndarray, won: np.ndarray, like: np.ndarray) -> float:
+    """Largest log partial likelihood of a hazard that goes with exp(b x) within each stratum `like`: Newton's steps in b, halved where they overshoot."""
+    events, b, best = np.bincount(like, won), 0.0, -np.inf
+    x = x - x.mean()
+
+    def worth(b: float) -> tuple[float, np.ndarray, np.ndarray]:
+        weight = np.exp(b * x)
+        total = np.bincount(like, weight)
+        return float(b * (x @ won) - events @ np.log(total)), weight, total
+
+    now, weight, total = worth(b)
+    while now - best > 1e-6:
+        best, mean = now, np.bincount(like, weight * x) / total
+        step = (x @ won - events @ mean) / max(events @ (np.bincount(like, weight * x * x) / total - mean**2), 1e-9)
+        while (told := worth(b + step))[0] < best - 1e-9:
+            step /= 2
+        b, (now, weight, total) = b + step, told
+    return now
 
 
 def _posterior(likely: np.ndarray) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.features.snapshots import Snapshots
 from workbench.models import ladder
-from workbench.models.calibration import MONTH, Interval, Platt, calibration_error, level_now, perfect_calibration_error
+from workbench.models.calibration import Interval, Platt, calibration_error, perfect_calibration_error
 from workbench.models.learners import RUNGS
 from workbench.models.reasons import Scorer
 from workbench.models.rungs import BaseRate
@@ -49,7 +49,7 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, X: pd.DataFrame 
     for h in days:
         found, told = judged, None
         if h != spine.horizon_days:
-            told = spine.at_horizon(h).query("event.notna()").reset_index(drop=True)
+            told = in_order(spine.at_horizon(h), spine)
             found = ladder.evaluate(told, spine.features, evaluation="time", horizon_days=h, seed=seed, rungs=tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model)), k=3)
         rows, row = found.rows, found.ladder[found.ladder["model"] == judged.model] if len(found.ladder) else found.ladder
         y, p = (rows[c].to_numpy() if c in rows else np.empty(0) for c in ("y", judged.model))
@@ -60,22 +60,30 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, X: pd.DataFrame 
                      "ece_perfect": perfect_calibration_error(p, rows["group"].to_numpy())[1]} if len(row) else {}
         out.append(base | judged_so)
         if usable and X is not None:
-            chances["p_ever" if h in last else f"p_{h}"] = (h, fitted_scorer(told, spine, found, judged.model, seed).probabilities(X) if told is not None else None)
+            chances["p_ever" if h in last else f"p_{h}"] = (h, fitted_scorer(told, spine, found, judged.model, horizon_days=h, seed=seed).probabilities(X) if told is not None else None)
     table = pd.DataFrame(out, columns=["horizon", "days", "verdict", "n", "n_events", "base_rate", "auc", "log_loss", "base_log_loss", "ece", "ece_perfect"])
     return table, pd.DataFrame({name: p for name, (_, p) in chances.items()}, index=X.index if X is not None else None)
 
 
-def fitted_scorer(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation, model: str, seed: int) -> Scorer:
+def in_order(frame: pd.DataFrame, spine: Snapshots) -> pd.DataFrame:
+    """The labelled rows of `frame`, then, where time is judged, those whose horizon has not passed: they tell of the latest pace."""
+    told = frame["event"].notna()
+    return pd.concat([frame[told], frame[~told & (spine.evaluation == "time")]], ignore_index=True)
+
+
+def fitted_scorer(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation, model: str, *, horizon_days: float, seed: int) -> Scorer:
     """The rung `model` fitted on every labelled row; its map, its interval and today's level learned from rows that its like had not seen."""
-    part = told.iloc[ladder.learned_from(np.ones(len(told), dtype=bool), seed)]
-    y, groups = told["event"].astype(int).to_numpy(), told["group"].to_numpy(dtype=object).astype(str)
+    part = told.iloc[ladder.learned_from(told["event"].notna().to_numpy(), seed)]
+    y, groups = told["event"].fillna(False).astype(int).to_numpy(), told["group"].to_numpy(dtype=object).astype(str)
     rung = next(r for r in RUNGS if r.name == model)().fit(part[spine.features], y[part.index], groups[part.index])
-    parts, tested, used = found.parts[model], found.rows["row"].to_numpy(), np.flatnonzero(found.fold >= 0)
+    parts, fold, tested = found.parts[model], found.fold, found.rows["row"].to_numpy()
+    if spine.evaluation == "time":  # those that were judged learned from old rows alone; the map belongs to models which learned as this one did
+        parts, fold = ladder.cross_fitted(type(rung), told, spine.features, seed)
     map = Platt().fit(parts[tested], y[tested])
-    interval = Interval().fit(map, parts[tested], y[tested], groups[tested], found.fold[tested])
+    interval = Interval().fit(map, parts[tested], y[tested], groups[tested], fold[tested])
     if spine.evaluation == "time":
-        months = (pd.Timestamp(spine.as_of) - told["as_of"]).to_numpy() / np.timedelta64(1, "D") / MONTH
-        shift, variance = level_now(map, parts[used], y[used], groups[used], months[used], np.isin(used, tested))
+        ago, p = (pd.Timestamp(spine.as_of) - told["as_of"]).to_numpy() / np.timedelta64(1, "D"), map.predict(parts[tested])
+        shift, variance = ladder.pace_of(told, fold, parts @ map.b_, ago, horizon_days).level(ago[tested], p * (1 - p))
         map.a_, interval.common_variance_ = map.a_ + shift, interval.common_variance_ + variance
     return Scorer(rung, map, interval)
 

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from workbench.models.calibration import MONTH, Platt, level_now, log_losses
+from workbench.models.calibration import Pace, Platt, log_losses
 from workbench.models.learners import RUNGS
 from workbench.models.rungs import BaseRate, group_folds
 
@@ -62,25 +62,26 @@ def grouped_means(values: np.ndarray, groups: np.ndarray, seed: int = 7, weights
 
 
 def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows train and which test: test = origins from the last `share` of rows on; a training row's horizon ended before them."""
-    cut = frame["as_of"].quantile(1 - share, interpolation="lower")
-    return (frame["as_of"] + pd.Timedelta(days=horizon_days) <= cut).to_numpy(), (frame["as_of"] >= cut).to_numpy()
+    """Which labelled rows train and which test: test = origins from the last `share` of rows on; a training row's horizon ended before them."""
+    told = frame["event"].notna().to_numpy()
+    cut = frame["as_of"][told].quantile(1 - share, interpolation="lower")
+    return told & (frame["as_of"] + pd.Timedelta(days=horizon_days) <= cut).to_numpy(), told & (frame["as_of"] >= cut).to_numpy()
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
 def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 5,
              progress: Callable[[str], None] | None = None) -> Evaluation:
-    """Judge every rung (or `rungs` only) on labelled rows (group, as_of, event and features), out of sample in k folds; see the module.
+    """Judge every rung (or `rungs` only) on rows (group, as_of, event and features), out of sample in k folds; see the module.
 
-    evaluation: time; order (as_of is a running number: split by it, the map learned once from the earlier rows); grouped (neither).
+    evaluation: time (with days_to_win; rows between, and those whose horizon has not passed, which stand last, tell of the `Pace`); order (as_of is a running number: split by it, the map learned once from the earlier rows); grouped (neither).
     """
     rungs = rungs or RUNGS
-    y, groups, X = frame["event"].astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
+    y, groups, X = frame["event"].fillna(False).astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
     train, test = time_split(frame, horizon_days) if evaluation != "grouped" and len(y) else (np.ones(len(y), bool), np.ones(len(y), bool))
     why = _too_few(y, groups, {"": (train | test, MIN_EVENTS), "training ": (train, MIN_TRAINED), "test ": (test, MIN_TESTED)})
     if why := why or ("" if features else "No field was known at the time of scoring, so nothing can be learned."):
         return Evaluation(pd.DataFrame(columns=["row", "group", "fold", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
-    used, fold = np.flatnonzero(train | test), np.full(len(y), -1)
+    used, fold = np.flatnonzero(train | test | (evaluation == "time")), np.full(len(y), -1)
     parts: dict[str, np.ndarray] = {}
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
     fold[used] = group_folds(y[used], groups[used], k=k, seed=seed, alike=alike)
@@ -99,10 +100,9 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
             for name, out, found in done:
                 parts.setdefault(name, np.zeros((len(y), found.shape[1])))[out] = found
     rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
-    as_of, codes = frame["as_of"].to_numpy("datetime64[s]"), np.unique(groups, return_inverse=True)[1]
     for name, z in parts.items():
         if evaluation == "time":
-            rows[name] = _as_used(z, y, fold, codes, as_of, test, horizon_days)
+            rows[name] = _as_used(z, y, fold, frame, test, horizon_days)
         elif name == BaseRate.name:
             rows[name] = expit(z[test, 0])
         else:
@@ -110,6 +110,23 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     judged = _judge(rows, [r.name for r in rungs], seed)
     judged.parts, judged.fold = parts, fold
     return judged
+
+
+def cross_fitted(rung: type[BaseRate], frame: pd.DataFrame, features: list[str], seed: int, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Of every row the log-odds (a column a part) by a `rung` that learned from the labelled rows of the other folds, of whatever time; and its fold."""
+    y, groups, X = frame["event"].fillna(False).astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
+    told, fold = frame["event"].notna().to_numpy(), group_folds(y, groups, k=k, seed=seed)
+
+    def of_fold(f: int) -> tuple[np.ndarray, np.ndarray]:
+        fit, out = learned_from(told & (fold != f), seed), np.flatnonzero(fold == f)
+        return out, rung().fit(X.iloc[fit], y[fit], groups[fit]).parts(X.iloc[out])
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(of_fold, range(fold.max() + 1)))
+    parts = np.empty((len(y), done[0][1].shape[1]))
+    for out, found in done:
+        parts[out] = found
+    return parts, fold
 
 
 def learned_from(allowed: np.ndarray, seed: int) -> np.ndarray:
@@ -136,21 +153,31 @@ def _by_folds(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return p
 
 
-def _as_used(z: np.ndarray, y: np.ndarray, fold: np.ndarray, groups: np.ndarray, as_of: np.ndarray, test: np.ndarray, horizon_days: int) -> np.ndarray:
-    """Probabilities of the test rows as runs would have given them: four times over the test, the map is learned anew from the latest 30 % of the rows whose
-    horizon had ended by then, in the other folds, and moved to the level of that day (`level_now`), as `horizons.fitted_scorer` does today."""
-    p, day, horizon = np.empty(len(y)), np.timedelta64(1, "D"), np.timedelta64(horizon_days, "D")
-    starts = np.unique(np.quantile(as_of[test].astype("int64"), (0, 0.25, 0.5, 0.75), method="lower")).astype(as_of.dtype)
+def _as_used(z: np.ndarray, y: np.ndarray, fold: np.ndarray, frame: pd.DataFrame, test: np.ndarray, horizon_days: int) -> np.ndarray:
+    """Probabilities of the test rows as runs would have given them: eight times over the test, the map is learned anew from the latest 30 % of the rows whose
+    horizon had ended by then, in the other folds, and moved to the level of that day (`Pace`), as `horizons.fitted_scorer` does today."""
+    as_of, p, day = frame["as_of"].to_numpy("datetime64[s]"), np.empty(len(y)), np.timedelta64(1, "D")
+    starts = np.unique(np.quantile(as_of[test].astype("int64"), np.arange(8) / 8, method="lower")).astype(as_of.dtype)
     for start, end in zip(starts, [*starts[1:], as_of.max() + day], strict=True):
-        known = (fold >= 0) & (as_of + horizon <= start)
-        late = known & (as_of >= np.quantile(as_of[known].astype("int64"), 0.7, method="lower").astype(as_of.dtype))
+        ago = (start - as_of) / day
+        known = (fold >= 0) & (ago >= horizon_days)
+        late = known & (ago <= np.quantile(ago[known], 0.3, method="higher"))
+        whole = Platt().fit(z[late], y[late])
+        shift = pace_of(frame, fold, z @ whole.b_, ago, horizon_days).level(ago[late], (q := whole.predict(z[late])) * (1 - q))[0]
         for f in np.unique(fold[test]):
-            mine, others = test & (as_of >= start) & (as_of < end) & (fold == f), known & (fold != f)
-            learned = late[others]
-            map = Platt().fit(z[others][learned], y[others][learned])
-            map.a_ += level_now(map, z[others], y[others], groups[others], (start - as_of[others]) / day / MONTH, learned)[0]
+            mine, others = test & (as_of >= start) & (as_of < end) & (fold == f), late & (fold != f)
+            map = Platt().fit(z[others], y[others])
+            map.a_ += shift
             p[mine] = map.predict(z[mine])
     return p[test]
+
+
+def pace_of(frame: pd.DataFrame, fold: np.ndarray, z: np.ndarray, ago: np.ndarray, horizon_days: float) -> Pace:
+    """The pace of the rows that took part (fold >= 0), `ago` days before some instant, as it was seen by then; z: log-odds out of sample."""
+    step = frame.groupby("group", sort=False)["as_of"].diff().median() / pd.Timedelta(days=1)  # of the grid; one row a record: its first month
+    part = (fold >= 0) & (ago > 0)
+    wait = frame["days_to_win"].to_numpy(float)[part]
+    return Pace(horizon_days, step if step > 0 else 30).fit(z[part], np.where(wait <= ago[part], wait, np.nan), ago[part])
 
 
 def _judge(rows: pd.DataFrame, names: list[str], seed: int) -> Evaluation:

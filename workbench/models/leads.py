@@ -18,7 +18,7 @@ from workbench.features.snapshots import Snapshots, snapshots
 from workbench.models import bands, ladder, value
 from workbench.models.calibration import calibration_error, perfect_calibration_error
 from workbench.models.engagement import HalfLife, learned_half_life
-from workbench.models.horizons import consistent, fitted_scorer, horizon_scores, ordered_trial
+from workbench.models.horizons import consistent, fitted_scorer, horizon_scores, in_order, ordered_trial
 from workbench.models.leaks import leak_court
 from workbench.models.learners import Boosted
 from workbench.models.reasons import Scorer, part_of, readable, reason_sentences, shown_values
@@ -26,7 +26,7 @@ from workbench.models.rungs import BaseRate
 from workbench.rows import of_source
 
 EXPLAINED = 10_000  # records whose reasons are worked out: the best scored
-MOST_JUDGED = 150_000  # rows: of more, so many records are drawn that they hold about as many
+MOST_JUDGED = 150_000  # rows: of more, every second (third ...) of each record is left out
 PAST = 2_000  # labelled rows whose points tell what moves scores in general
 SCORE_COLUMNS = ["id", "name", "owner", "created_at", "p_convert", "p_low", "p_high", "band", "fit", "engagement", "handling", "value", "expected", "reasons_for", "reasons_against", "may_call"]
 
@@ -134,24 +134,27 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
     entity, notes = _entity(lake, as_of, source)
     say(f"reading {entity}s as they stood")
     spine = snapshots(lake, entity, as_of=as_of, horizon_days=horizon_days, source=source, score_at=score_at, allow=allow)
-    if len(spine.frame) > MOST_JUDGED:
-        spine, notes = replace(spine, frame=drawn(spine.frame, seed)), [*notes, f"Learned from and judged on {MOST_JUDGED:,} of {len(spine.frame):,} rows, whole records drawn at random."]
+    whole = spine.frame
+    if len(whole) > MOST_JUDGED:
+        thin = thinned(whole, seed)
+        spine, notes = replace(spine, frame=thin), [*notes, f"Learned from and judged on {len(thin):,} of {len(whole):,} rows: of each record one in {-(-len(whole) // MOST_JUDGED)}."]
     say("judging single fields")
     suspects = leak_court(lake, spine, seed=seed)
     accused = suspects[(suspects["verdict"] != "fine") & ~suspects["field"].isin(allow or [])]
     with_accused, spine = spine, _without(spine, accused[accused["used"].astype(bool)])
     say("learning how fast interest fades")
-    half_life = learned_half_life(lake, entity, spine.frame, spine.features, seed=seed)
+    half_life = learned_half_life(lake, entity, whole, spine.features, seed=seed)
     spine = _with_half_life(lake, spine, half_life)
-    told = spine.frame[spine.frame["event"].notna()].reset_index(drop=True)
-    judged = ladder.evaluate(told, spine.features, evaluation=spine.evaluation, horizon_days=horizon_days, seed=seed, progress=progress)
+    seen = in_order(spine.frame, spine)
+    told = seen[seen["event"].notna()]
+    judged = ladder.evaluate(seen, spine.features, evaluation=spine.evaluation, horizon_days=horizon_days, seed=seed, progress=progress)
     rows = judged.rows.rename(columns={judged.model: "p"}) if judged.model in judged.rows else judged.rows.assign(p=np.nan)
     rows["luck"] = rows["group"] if spine.evaluation == "time" else np.arange(len(rows))  # snapshots of one record share their luck; twins are as they are
     numbers, shown = _numbers(told, judged, rows), rows if judged.model != BaseRate.name else rows.head(0)  # the base rate ranks nobody
     say("weighing the accused fields")
     trial = _trial(lake, with_accused, told, judged, accused, seed)
     drift = ordered_trial(told, spine, judged, seed)
-    scorer = fitted_scorer(told, spine, judged, judged.model, seed) if judged.verdict == "usable" else None
+    scorer = fitted_scorer(seen, spine, judged, judged.model, horizon_days=horizon_days, seed=seed) if judged.verdict == "usable" else None
     known, examples = (spine.open, False) if len(spine.open) or scorer is None else (_newest(lake, spine, told), True)
     say("scoring other horizons")
     horizons, others = horizon_scores(spine, judged, known[spine.features] if scorer else None, seed)
@@ -167,10 +170,12 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
                       value.lift(judged_rows, seed=seed), scores, points, values, start, past[["id", "as_of", "event"]].join(past_points), examples, notes + spine.notes)
 
 
-def drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """All rows of so many groups, drawn at random, that they are about MOST_JUDGED."""
-    groups = np.random.default_rng(seed).permutation(frame["group"].unique())
-    return frame[frame["group"].isin(groups[: int(len(groups) * MOST_JUDGED / len(frame))])].reset_index(drop=True)
+def thinned(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """One row in so many of each record, from a first one drawn at random, that at most MOST_JUDGED are left: nearly all that the records know, while
+    fewer records would know less."""
+    every, record = -(-len(frame) // MOST_JUDGED), pd.factorize(frame["id"])[0]
+    first = np.random.default_rng(seed).integers(0, every, record.max() + 1)[record]
+    return frame[(frame.groupby(record).cumcount() + first) % every == 0].reset_index(drop=True)
 
 
 def _without(spine: Snapshots, accused: pd.DataFrame) -> Snapshots:
