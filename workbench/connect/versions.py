@@ -64,6 +64,14 @@ def new_versions(con: duckdb.DuckDBPyConnection, lake, heard: Heard, *, now: dat
             create or replace temp table gone as select id, min(moment) as moment, max(merged_into) as merged_into from gone_all where {mine} group by id;
             create or replace temp table stood as select id, valid_from, valid_to, recorded_at, origin, {known} from {before} where id in (
                 select id from pulled union select id from told union select id from covered union select id from gone)""")
+        if not (heard.fresh and heard.tracked):  # most of what an overlap brings stands already
+            same = " and ".join(f"pulled.{c}::{types[c]} is not distinct from s.{c}" for c in columns if c in heard.kinds) or "true"
+            con.execute(f"""delete from pulled using stood s where s.id = pulled.id and s.valid_to is null and {same} {'' if 'deleted_at' in heard.kinds else 'and s.deleted_at is null'}
+                and pulled.id not in (select id from told union select id from covered union select id from gone)""")
+        heard_of = "select id from pulled union select id from told union select id from covered union select id from gone"
+        con.execute(f"delete from stood where id not in ({heard_of})")
+        if not con.sql(f"{heard_of} limit 1").fetchall():
+            continue
         con.execute(_news(heard, columns, now))
         con.execute(script)
         counts = con.sql("""select count(*) filter (is_new) as new, count(*) filter (not is_new and not ended) as changed, count(*) filter (not is_new and ended) as deleted
