@@ -111,6 +111,12 @@ def test_a_notebook_knows_that_it_is_a_production_run_and_which(batch):
     assert batch[0]["01_fine"]["results"]["run"] == ["production", "01_fine"]
 
 
+@pytest.mark.parametrize(("given", "purpose"), [({}, "production"), ({"allow": []}, "production"), ({"allow": ["x_tags"]}, "exploration")])
+def test_what_lets_accused_fields_in_is_an_exploration(given, purpose):
+    path = Path(__file__).parent.parent / "notebooks/10_lead_scoring.ipynb"
+    assert runs.Run(path, given, base={}, folder=path.parent, environment={}, say=print).environment["WORKBENCH_PURPOSE"] == purpose
+
+
 def test_peak_memory_counts_what_was_freed_again(batch):
     assert 300_000_000 / 2**20 < batch[0]["01_fine"]["peak_mb"] < 900
 

@@ -104,7 +104,8 @@ class Run:
         instant(told.get("as_of"), settings().time_zone)
         self.record = base | {"name": checks.run_name(path.stem, self.given, defaults), "title": checks.heading(self.notebook), "parameters": told,
                               "as_of": told.get("as_of"), "source": told.get("source")}
-        self.environment = {"WORKBENCH_PURPOSE": "production"} | environment | {"WORKBENCH_RUN": self.record["name"], "WORKBENCH_STARTED_AT": utc_now()}
+        purpose = "exploration" if self.given.get("allow") else "production"  # fields let in by hand: a trial of what the score would be
+        self.environment = {"WORKBENCH_PURPOSE": purpose} | environment | {"WORKBENCH_RUN": self.record["name"], "WORKBENCH_STARTED_AT": utc_now()}
 
     def stop(self) -> None:
         """End the kernel and all that it started; the run then ends as interrupted."""
