@@ -21,7 +21,7 @@ from workbench.rows import ARROW, x_name
 if TYPE_CHECKING:
     from workbench.connect.http import Budget
 
-Path = str | Callable[[dict], Any]  # where a value stands in a native row: "Owner.Name", or a function of the row
+Path = str | Callable[[dict], Any]  # where a value stands in a native row: "Owner.Name" (see `at`), "a | b" = the first of two, "=x" = always x; or a function of the row
 
 
 @dataclass(frozen=True)
@@ -164,38 +164,40 @@ def _time(value: Any) -> datetime:
     return instant if instant.tzinfo is None else instant.astimezone(UTC).replace(tzinfo=None)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, before: str = "") -> str:
     if isinstance(value, (list, tuple)):
-        return "; ".join(map(_text, value))
+        return before + "; ".join(map(_text, value))
     text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value).lower() if isinstance(value, bool) else str(value)
-    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)  # what Parquet cannot hold
+    return before + re.sub("[\0\ud800-\udfff]", "\ufffd", text)  # what Parquet cannot hold
 
 
 def _hashed(value: Any) -> str:
     return "blake2b:" + hashlib.blake2b(_text(value).encode(), digest_size=16).hexdigest()
 
 
-def _prefixed(before: str, value: Any) -> str:
-    return before + _text(value)
-
-
 _KINDS: dict[str, Callable[[Any], Any]] = {"text": _text, "long": _hashed, "int": _int, "float": lambda v: float(_number(v)), "money": _money, "bool": _bool, "date": _date, "time": _time}
 _MISSING: tuple = (None, "", [], {})
+
+
+def at(row: Any, *paths: str) -> Any:
+    """The first value that is told at one of the paths ("a.b"); a list on the way stands for its primary element, else its first."""
+    for path in paths:
+        value = row
+        for name in path.split("."):
+            value = next((e for e in value if isinstance(e, dict) and e.get("primary")), value[0]) if isinstance(value, list) and value else value
+            value = value.get(name) if isinstance(value, dict) else None
+        if value not in _MISSING:
+            return value
+    return None
 
 
 def _getter(path: Path) -> Callable[[dict], Any]:
     if callable(path):
         return path
-    first, *others = path.split(".")
-    if not others:
-        return lambda row: row.get(first)
-
-    def get(row: dict) -> Any:
-        value = row.get(first)
-        for name in others:
-            value = value.get(name) if isinstance(value, dict) else None
-        return value
-    return get
+    if path[0] == "=":
+        return lambda row: path[1:]
+    paths = path.split(" | ")
+    return (lambda row: at(row, *paths)) if "." in path or len(paths) > 1 else lambda row: row.get(path)
 
 
 def _labelled(custom: CustomField, value: Any) -> Any:
@@ -218,7 +220,8 @@ class Mapper:
         for name, path in stream.fields.items():
             kind = "time" if name == "created_at" else known[name].kind  # a birth that the table has no column for
             points = known[name].references or name in ("merged_into", "record_id", "other_id") if name in known else ""
-            make = partial(_prefixed, f"{source}:{stream.prefixes.get(name, stream.prefix if name == 'merged_into' else '')}") if points else self.maker(
+            before = f"{source}:{stream.prefixes.get(name, stream.prefix if name == 'merged_into' else '')}"
+            make = partial(_text, before=before) if points else self.maker(
                 "long" if name == "body" else kind, told.get(path) if isinstance(path, str) else None)
             self.columns[name] = kind, _getter(path), make
         for name, c in custom.items():
