@@ -575,3 +575,23 @@ def test_a_field_dropped_between_describe_and_query_is_looked_up_again(server):
 def test_a_retired_version_is_told_as_such(server):
     with pytest.raises(WorkbenchError, match="410.*no longer supported"):
         connector(server, version=30).tables  # noqa: B018
+
+
+def test_a_bulk_job_that_fails_midway_loses_no_row(lake):
+    with Salesforce(organisation(), page=2) as server:  # parts of 50 rows, in no order
+        def run():
+            made = connector(server, bulk_from=1)
+            made.streams = [s for s in made.streams if s.name == "Task"]
+            return sync(lake, "sf", made, now=server.org.now).iloc[0]
+
+        server.faults.add("truncated", at=3, times=0, path="/results")
+        assert "broke off" in run()["error"]
+        server.faults.clear()
+        assert run()["rows"] == 480 and lake.sql("select count(*) from activity").fetchall() == [(480,)]
+
+
+def test_what_simple_salesforce_asks_for_is_carried_by_our_client_and_nothing_else_is(server):
+    made = connector(server)
+    calls = made.budget.calls
+    assert made._sf.query("SELECT Id FROM Lead LIMIT 1")["totalSize"] == 1 and made.budget.calls == calls + 1
+    assert made._sf.session_id != made._token  # simple-salesforce never holds the token

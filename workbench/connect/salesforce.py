@@ -20,22 +20,18 @@ from urllib.parse import quote
 
 from workbench.connect.credentials import KEYS, refreshed, secret
 from workbench.connect.http import Allowance, HttpClient, Refused
-from workbench.connect.soql import BULK_FROM, Reader
+from workbench.connect.soql import BULK_FROM, Reader, at
 from workbench.connect.streams import CustomField, Stream, with_fields
 from workbench.errors import WorkbenchError
 
+NO_TOKEN = "Is `url` the My Domain, and may the app log in so? See docs/salesforce.md."
 TOKEN, IDS_AT_ONCE = "/services/oauth2/token", 300  # ids in one IN (...)
 LOST = "unqualified|disqualified|not converted|lost|dead|junk"  # a lead's Status that gives it up; `lost_statuses` under [sources.NAME] names others
 KINDS = {"boolean": "bool", "int": "int", "long": "int", "double": "float", "percent": "float", "currency": "money", "date": "date", "datetime": "time"}
 UNREADABLE, CURSORS = ("address", "location", "base64", "anyType", "complexvalue"), ("SystemModstamp", "LastModifiedDate", "CreatedDate")
+NATIVE = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")  # an id; a history tells each change of a lookup twice, by names and by ids
 STAGES = {"stage": "StageName", "amount": "Amount", "close_on": "CloseDate"}  # what OpportunityHistory tells
 STREAMS = tomllib.loads(resources.files("workbench").joinpath("connect/salesforce.toml").read_text(encoding="utf-8"))
-
-
-def _at(row: Any, path: str) -> Any:
-    for name in path.split("."):
-        row = row.get(name) if isinstance(row, dict) else None
-    return row
 
 
 def _instant(value: str | None) -> datetime | None:
@@ -50,7 +46,7 @@ def converted_at(row: dict) -> datetime | None:
     """
     if not row.get("IsConverted") or not (day := _instant(row.get("ConvertedDate"))):
         return None
-    made = [t for o in ("Opportunity", "Contact", "Account") if (t := _instant(_at(row, f"Converted{o}.CreatedDate"))) and abs(t - day - timedelta(hours=12)) <= timedelta(hours=26)]
+    made = [t for o in ("Opportunity", "Contact", "Account") if (t := _instant(at(row, f"Converted{o}.CreatedDate"))) and abs(t - day - timedelta(hours=12)) <= timedelta(hours=26)]
     return max(made) if made else min(day + timedelta(days=1, seconds=-1), _instant(row.get("SystemModstamp")) or datetime.max)
 
 
@@ -61,11 +57,6 @@ def _kind(row: dict) -> str:
 
 def _id(path: str, prefix: str) -> Callable[[dict], Any]:
     return lambda row: row[path] if (row.get(path) or "").startswith(prefix) else None  # an id's first three characters tell its object
-
-
-def _is_name(*values: str | None) -> bool:
-    """A history tells each change of a lookup twice, by names and by ids: these are the names."""
-    return any(v and not re.fullmatch(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?", v) for v in values)
 
 
 COMPUTED: dict[str, Callable[[dict], Any]] = {
@@ -79,9 +70,12 @@ COMPUTED: dict[str, Callable[[dict], Any]] = {
     "done": lambda r: r.get("CompletedDateTime") or r.get("ActivityDate"), "minutes": lambda r: float(r["CallDurationInSeconds"]) / 60 if r.get("CallDurationInSeconds") else None}
 
 
-def _path(told: str) -> str | Callable[[dict], Any]:
-    """Where salesforce.toml says that a value stands: a path, @one of COMPUTED, or 'always this."""
-    return COMPUTED[told[1:]] if told[0] == "@" else (lambda row: told[1:]) if told[0] == "'" else told
+def _stream(name: str, told: Mapping[str, Any]) -> Stream:
+    """A stream as salesforce.toml tells it: a value stands at a path, is @one of COMPUTED, or 'always this."""
+    makers: dict[str, Callable[[str], Any]] = {"@": COMPUTED.__getitem__, "'": lambda word: lambda row: word}
+    fields = {k: makers[v[0]](v[1:]) if v[0] in makers else v for k, v in (pair.split("=") for pair in told["fields"].split())}
+    return Stream(name, told["entity"], fields, key="Id", cursor="" if told.get("whole") else CURSORS[0], prefix=told.get("prefix", ""),
+                  historized=frozenset(STAGES if name == "Opportunity" else ()), more=told)
 
 
 class Connector(Reader):
@@ -118,42 +112,41 @@ class Connector(Reader):
             self._token = answer["access_token"]
         except (Refused, ValueError, LookupError, TypeError) as error:
             said = error.what if isinstance(error, Refused) else "It answered with something else."
-            raise Refused(f"Salesforce gave no token. {said}", fix="Is `url` the My Domain, and may the app log in so? See docs/salesforce.md.", status=getattr(error, "status", 0)) from None
+            raise Refused(f"Salesforce gave no token. {said}", fix=NO_TOKEN, status=getattr(error, "status", 0)) from None
         return answer.get("instance_url") or self.told["url"]
 
     @cached_property
     def client(self) -> HttpClient:
         """The org behind the login, reached once it is needed."""
         return HttpClient(self._renew(), crm="Salesforce", headers=lambda: {"Authorization": f"Bearer {self._token}"}, renew=self._renew, budget=self.budget,
-                          limit=self._limit, secrets=lambda: [*self._secrets, self._token])
+                          timeout=(10, 130), limit=self._limit, secrets=lambda: [*self._secrets, self._token])
 
     def _limit(self, response: Any) -> Allowance | None:
         """Sforce-Limit-Info; a 403 of too many at once asks for patience, one of the day's total says that nothing is left."""
         self._date = response.headers.get("Date", "")
-        used = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
-        daily, left = (float(used[2]), float(used[2]) - float(used[1])) if used else (None, None)
         if response.status_code == 403 and b"REQUEST_LIMIT_EXCEEDED" in response.content:
-            return Allowance(daily, None, wait=3) if b"Concurrent" in response.content else Allowance(daily, 0)
-        return Allowance(daily, left)
+            return Allowance(wait=3) if b"Concurrent" in response.content else Allowance(left=0)
+        used = re.search(r"api-usage=(\d+)/(\d+)", response.headers.get("Sforce-Limit-Info", ""))
+        return Allowance(float(used[2]), float(used[2]) - float(used[1])) if used else None
 
     # ---- what there is
     @cached_property
     def streams(self) -> list[Stream]:
-        """The streams of salesforce.toml whose objects the user may read."""
-        told = [Stream(name, t["entity"], {k: _path(v) for k, v in (pair.split("=") for pair in t["fields"].split())}, key="Id", cursor="" if t.get("whole") else CURSORS[0],
-                       prefix=t.get("prefix", ""), ordered=not t.get("whole"), historized=frozenset(STAGES if name == "Opportunity" else ()), more=t)
-                for name, t in STREAMS.items() if name in self.tables]
-        return with_fields(told, self.told.get("fields", {}))
+        """The streams of salesforce.toml whose objects the user may read; all of them, to tell it one by one, where nothing can be asked."""
+        try:
+            names: Any = self.tables
+        except WorkbenchError:
+            names = STREAMS
+        return with_fields([_stream(name, told) for name, told in STREAMS.items() if name in names], self.told.get("fields", {}))
 
     def discover(self, stream: Stream) -> list[CustomField]:
         """The org's own fields of a stream, formulas too (they change without moving a stamp)."""
         self.field(stream.name, "Id")
         found = []
-        for f in self.described[stream.name].values():
-            if f.get("custom") and f["type"] not in UNREADABLE:
-                kind = "long" if f["type"] == "textarea" and f.get("length", 0) > 255 else "int" if f["type"] == "double" and f.get("scale") == 0 else KINDS.get(f["type"], "text")
-                options = {o["value"]: o.get("label") or o["value"] for o in f.get("picklistValues") or []}
-                found.append(CustomField(f["name"], f["name"], f.get("label") or f["name"], kind, options, ";" if f["type"] == "multipicklist" else ""))
+        for f in (f for f in self.described[stream.name].values() if f.get("custom") and f["type"] not in UNREADABLE):
+            kind = "long" if f["type"] == "textarea" and f.get("length", 0) > 255 else "int" if f["type"] == "double" and f.get("scale") == 0 else KINDS.get(f["type"], "text")
+            options = {o["value"]: o.get("label") or o["value"] for o in f.get("picklistValues") or []}
+            found.append(CustomField(f["name"], f["name"], f.get("label") or f["name"], kind, options, ";" if f["type"] == "multipicklist" else ""))
         return found
 
     def check(self) -> list[dict]:
@@ -173,15 +166,18 @@ class Connector(Reader):
         (name, *join), more = stream.more.get("join", [""]), {}
         for attempt in (1, 2):
             try:
-                wanted = (stream.key, "IsDeleted", *CURSORS, *filter(lambda p: isinstance(p, str), stream.fields.values()), *stream.more.get("needs", "").split(),
-                          *(c.native for c in self.discover(stream)))
+                wanted = [p for p in (stream.key, "IsDeleted", *CURSORS, *stream.fields.values(), *stream.more.get("needs", "").split()) if isinstance(p, str)]
                 stamp = next((c for c in CURSORS if self.field(stream.name, c)), "") if stream.cursor else ""
                 if "CurrencyIsoCode" in wanted and not self.field(stream.name, "CurrencyIsoCode"):
                     more = {"CurrencyIsoCode": self._currency}
-                for rows in self.rows(stream.name, wanted, stream.more.get("where"), f"{stamp} >= {since:%Y-%m-%dT%H:%M:%SZ}" if since and stamp else "",
-                                       order=f" ORDER BY {stamp}, Id" if stamp else "", load=since is None and bool(stamp)):
+                changed = f"{stamp} >= {since:%Y-%m-%dT%H:%M:%SZ}" if since and stamp else ""
+                wanted += [c.native for c in self.discover(stream)]
+                for rows in self.rows(stream.name, wanted, stream.more.get("where"), changed, load=since is None and bool(stamp)):
                     known = self._joined(stream, join, [r["Id"] for r in rows], since) if join else {}
-                    yield [row | more | {name: known.get(row["Id"]), stream.cursor: row.get(stamp), "_lost": not row.get("IsConverted") and bool(self._lost.fullmatch(row.get("Status") or ""))} for row in rows]
+                    for row in rows:
+                        row |= more | {name: known.get(row["Id"]), stream.cursor: row.get(stamp)}
+                        row["_lost"] = not row.get("IsConverted") and bool(self._lost.fullmatch(row.get("Status") or ""))
+                    yield rows
                 return
             except Refused as error:
                 if attempt == 2 or "INVALID_FIELD" not in error.body:
@@ -203,7 +199,7 @@ class Connector(Reader):
             those = f"{key} IN ({', '.join(map(repr, ids[i:i + IDS_AT_ONCE]))})" if some else f"{key} != null"
             for rows in self.rows(table, [key, path], only, those, load=not some and bool(stream.cursor)):
                 for row in rows:
-                    if (value := _at(row, path)) not in (None, ""):
+                    if (value := at(row, path)) not in (None, ""):
                         found[row[key]] = max(value, found.get(row[key], value))
         self._maps |= {} if some else {stream.name: found}
         return found
@@ -228,11 +224,13 @@ class Connector(Reader):
         where, order = f"CreatedDate >= {since:%Y-%m-%dT%H:%M:%SZ}" if since else "", " ORDER BY CreatedDate, Id"
         if stream.name == "Opportunity" and "OpportunityHistory" in self.tables:
             for rows in self.rows("OpportunityHistory", ("OpportunityId", "CreatedDate", *STAGES.values(), "PrevAmount", "PrevCloseDate"), where, order=order, load=since is None):
-                yield [{"id": r["OpportunityId"], "at": _instant(r["CreatedDate"]), "field": f, "old": r.get(f"Prev{p}"), "new": r[p]} for r in rows for f, p in STAGES.items() if p in r]
+                yield [{"id": r["OpportunityId"], "at": _instant(r["CreatedDate"]), "field": f, "old": r.get(f"Prev{p}"), "new": r[p]}
+                       for r in rows for f, p in STAGES.items() if p in r]
         if (table := stream.more.get("history")) in self.tables:
             for rows in self.rows(table, (f"{stream.name}Id", "CreatedDate", "Field", "OldValue", "NewValue"), where, order=order, load=since is None):
-                yield [{"id": r[f"{stream.name}Id"], "at": _instant(r["CreatedDate"]), "field": name, "old": r["OldValue"], "new": r["NewValue"]} for r in rows
-                       for name, lookup in [self._named(stream, r["Field"])] if name and not (lookup and _is_name(r["OldValue"], r["NewValue"]))]
+                told = [(r, *self._named(stream, r["Field"]), r["OldValue"], r["NewValue"]) for r in rows]
+                yield [{"id": r[f"{stream.name}Id"], "at": _instant(r["CreatedDate"]), "field": name, "old": old, "new": new} for r, name, lookup, old, new in told
+                       if name and not (lookup and any(v and not NATIVE.fullmatch(v) for v in (old, new)))]
 
     def deletions(self, stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
         """What the delete log tells since `since` (it holds 15 days); what lies in the recycle bin comes with the rows."""
