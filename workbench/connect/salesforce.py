@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from workbench.connect.credentials import KEYS, refreshed, secret
 from workbench.connect.http import Allowance, HttpClient, Refused
-from workbench.connect.soql import BULK_FROM, Reader, at
-from workbench.connect.streams import CustomField, Stream, with_fields
+from workbench.connect.soql import BULK_FROM, Reader
+from workbench.connect.streams import CustomField, Stream, at, with_fields
 from workbench.errors import WorkbenchError
 
 NO_TOKEN = "Is `url` the My Domain, and may the app log in so? See docs/salesforce.md."
@@ -71,9 +71,8 @@ COMPUTED: dict[str, Callable[[dict], Any]] = {
 
 
 def _stream(name: str, told: Mapping[str, Any]) -> Stream:
-    """A stream as salesforce.toml tells it: a value stands at a path, is @one of COMPUTED, or 'always this."""
-    makers: dict[str, Callable[[str], Any]] = {"@": COMPUTED.__getitem__, "'": lambda word: lambda row: word}
-    fields = {k: makers[v[0]](v[1:]) if v[0] in makers else v for k, v in (pair.split("=") for pair in told["fields"].split())}
+    """A stream as salesforce.toml tells it; @word names one of COMPUTED."""
+    fields = {k: COMPUTED[v[1:]] if v[0] == "@" else v for k, v in (pair.split("=", 1) for pair in told["fields"].split())}
     return Stream(name, told["entity"], fields, key="Id", cursor="" if told.get("whole") else CURSORS[0], prefix=told.get("prefix", ""),
                   historized=frozenset(STAGES if name == "Opportunity" else ()), more=told)
 
@@ -154,7 +153,7 @@ class Connector(Reader):
         out, streams = [], {s.name: s for s in self.streams}
         for name, table in STREAMS.items():
             s = streams.get(name)
-            hidden = sorted(p for p in s.fields.values() if isinstance(p, str) and p[0] != "_" and not self.field(name, p)) if s else []
+            hidden = sorted(p for p in s.fields.values() if isinstance(p, str) and p[0] not in "_=" and not any(self.field(name, q) for q in p.split(" | "))) if s else []
             out.append({"stream": name, "entity": table["entity"], "readable": s is not None, "rows": self.count(name) if s else None, "history": bool(s and self.tracked(s)),
                         "costs": f"hidden: {', '.join(hidden)}" if hidden else "" if s else table["costs"]})
         return out
@@ -166,7 +165,8 @@ class Connector(Reader):
         (name, *join), more = stream.more.get("join", [""]), {}
         for attempt in (1, 2):
             try:
-                wanted = [p for p in (stream.key, "IsDeleted", *CURSORS, *stream.fields.values(), *stream.more.get("needs", "").split()) if isinstance(p, str)]
+                told = (stream.key, "IsDeleted", *CURSORS, *stream.fields.values(), *stream.more.get("needs", "").split())
+                wanted = [p for path in told if isinstance(path, str) for p in path.split(" | ")]
                 stamp = next((c for c in CURSORS if self.field(stream.name, c)), "") if stream.cursor else ""
                 if "CurrencyIsoCode" in wanted and not self.field(stream.name, "CurrencyIsoCode"):
                     more = {"CurrencyIsoCode": self._currency}

@@ -21,17 +21,6 @@ BULK_FROM, BATCH = 10_000, 2_000  # rows from which a bulk job costs fewer calls
 LONGEST = 12_000  # characters of a query in an address: the vendor takes 16,384 with the headers
 
 
-def at(row: Any, path: str) -> Any:
-    """The value at a path of a row.
-
-    >>> at({"Owner": {"Name": "Ann"}}, "Owner.Name"), at({"Owner": None}, "Owner.Name")
-    ('Ann', None)
-    """
-    for name in path.split("."):
-        row = row.get(name) if isinstance(row, dict) else None
-    return row
-
-
 class _Session:
     """What simple-salesforce takes for a requests session: its GETs over our client, with our login and without its wish for indented JSON."""
 
