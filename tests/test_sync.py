@@ -121,6 +121,16 @@ def test_a_tracked_field_without_a_change_held_its_value_since_creation_or_since
     assert versions(lake, "stage, amount::varchar") == [(T0 - 9 * DAY, "New", None), (T0 - 5 * DAY, "New", "7.00")]
 
 
+def test_fields_whose_histories_begin_at_different_times_are_all_known_from_creation(lake):
+    """Each beginning is a point of its own at the record's creation; none may hide another."""
+    crm = Crm()
+    crm.tracked_fields["deals"] = {f: T0 - (20 + n) * DAY for n, f in enumerate(("stage", "amount", "owner_id", "name"))}
+    for n in range(300):
+        crm.put(str(n), T0 - 9 * DAY, stage="New", value=7, owner={"id": 1}, name="A")
+    sync(lake, "c", crm, now=T0)
+    assert lake.sql("select distinct valid_from, stage, amount::int, owner_id, name from deal_versions").fetchall() == [(T0 - 9 * DAY, "New", 7, "c:1", "A")]
+
+
 def test_a_change_told_later_than_it_was_seen_moves_back_to_its_own_time(lake):
     crm = Crm()
     crm.tracked_fields["deals"] = {"stage": None}

@@ -28,7 +28,10 @@ from workbench.rows import quoted, rows_of
 __all__ = ["Connector", "CustomField", "Stream", "sync"]
 SPILL = 20_000  # rows that are written to disk at once
 SWEEPS = ((2_000, timedelta(0)), (50_000, timedelta(hours=20)), (10**12, timedelta(days=7)))  # up to so many records: how long after the last sweep ids are compared
+# An activity is what it is from its entry on (decision 0005), unless a stream says otherwise; a sync sees what changes of it later.
+ASSUMED = {"activity": frozenset(schema.entity("activity").fields) - {"created_at", "deleted_at", "merged_into"}}
 TOLD = pa.schema([("id", pa.string()), ("moment", pa.timestamp("us")), ("n", pa.int64()), ("field", pa.string()), ("old", pa.string()), ("new", pa.string())])
+COMMON = {f.name for f in schema.COMMON}
 BEGINNING = datetime(1970, 1, 1)
 GONE = pa.schema([("id", pa.string()), ("moment", pa.timestamp("us")), ("merged_into", pa.string())])
 
@@ -173,7 +176,8 @@ class Sync:
             one.custom = named_fields(self.connector.discover(stream), stood, self.lake.column_types(stream.entity))
         for s in (stream, *stream.parts) if stream.entity else stream.parts:
             mapper = Mapper(s, self.source, one.custom if s is stream else {}, keep_bodies=self.connector.keep_bodies, stamp=stream.cursor)
-            one.parts.append(Part(s, mapper, Heard(s.entity, {n: k for n, (k, _, _) in mapper.columns.items()}, self.of_stream(s), assumed=s.assumed)))
+            one.parts.append(Part(s, mapper, Heard(s.entity, {n: k for n, (k, _, _) in mapper.columns.items()}, self.of_stream(s),
+                                                  assumed=s.assumed or ASSUMED.get(s.entity, frozenset()))))
         tracked, had = self.connector.tracked(stream) if stream.entity else {}, set(json.loads(state.get("columns") or "[]"))
         columns = {*stream.fields, *(f"{c.native}:{c.kind}" for c in one.custom.values())}
         one.columns = json.dumps(sorted([*columns, *(f"history:{f}" for f in tracked)]))
@@ -305,6 +309,8 @@ class Sync:
                 for name, n in counts.items() if part is one.parts[0] else ():
                     one.counts[name] += n
             bad = [{"source": self.source, "file": one.stream.name, "rule": "unreadable_value", "entity": part.heard.entity, "record_id": i, "detail": c, "n": n} for c, (n, i) in part.mapper.bad.items()]
+            if part.heard.historized:
+                self.tell_fields(one, part)
             self.lake.put_rows("finding", bad, ("source", "file", "rule", "entity", "detail"))
         here = {(c.native, c.kind) for c in one.custom.values()}
         rows = [{**mine, "field": n, "native": c.native, "label": c.label, "kind": c.kind, "options": json.dumps(c.options) if c.options else None} for n, c in one.custom.items()]
@@ -323,11 +329,14 @@ class Sync:
         entity, fields = part.heard.entity, schema.entity(part.heard.entity).fields
         known = {r["field"]: r for r in rows_of(f"{self.lake.relation_sql('field')} where source = {quoted(self.source)} and entity = {quoted(entity)}")}
         rows: list[dict[str, Any]] = []
+        untold = f"id not in (select id from {self.lake.relation_sql(entity)} where origin = 'crm_history')"
+        n, n_untold = self.db.sql(f"select count(*), count(*) filter ({untold}) from ({self.living(part)})").fetchall()[0] if part.heard.historized else (0, 0)
+        all_told = n_untold < n / 100  # history that is fetched record by record counts once it is nearly complete: who has one is no accident
         for name, kind in part.heard.kinds.items():
-            if name in fields and fields[name].known_at in ("fixed", "outcome") and name not in part.heard.assumed or name not in fields and not name.startswith("x_"):
+            if name in COMMON or name in fields and fields[name].known_at in ("fixed", "outcome") and name not in part.heard.assumed or name not in fields and not name.startswith("x_"):
                 continue
             first = known.get(name, {}).get("history_from") or (one.state.get("loaded_at") if name in fields else None) or self.now
-            since = None if name in part.heard.assumed else part.heard.tracked[name] if name in part.heard.tracked else first
+            since = None if name in part.heard.assumed or name in part.heard.historized and all_told else part.heard.tracked.get(name, first)
             custom = {"kind": kind, "meaning": one.custom[name].label} if name in one.custom else {}
             rows.append({"source": self.source, "entity": entity, "field": name, "known_at": "assumed" if name in part.heard.assumed else "historized", "history_from": since, **custom})
         self.lake.set_fields(rows)

@@ -100,7 +100,8 @@ def _news(heard: Heard, columns: list[str], now: datetime) -> str:
     """SQL of table news: what is known now of each record, and when its points in time are (see versions.sql)."""
     told, entity, t = schema.entity(heard.entity).fields, heard.entity, f"TIMESTAMP '{now}'"
     ends = ("deleted_at", "merged_into")
-    values = [f"case when p.id is null then s.{c} else p.{c} end as {c}" for c in columns if c not in ends]
+    kept = "p.id is null" + (" or p.deleted_at is not null and p.{c} is null" if "deleted_at" in heard.kinds else "")  # what is deleted need not tell all any more
+    values = [f"case when {kept.format(c=c)} then s.{c} else p.{c} end as {c}" for c in columns if c not in ends]
     values += [f"""case when p.id is null then coalesce(s.{c}, g.{c.replace('deleted_at', 'moment')})
         when g.moment >= coalesce(p._stamp, g.moment) then coalesce({own}, g.{c.replace('deleted_at', 'moment')}) else {own} end as {c}"""
                for c in ends for own in [f"p.{c}" if c in heard.kinds else "null"]]
@@ -116,8 +117,7 @@ def _news(heard: Heard, columns: list[str], now: datetime) -> str:
             from (select id from pulled union select id from gone union select id from told union select id from covered) i left join pulled p using (id) left join gone g using (id)
             left join covered c using (id) left join known k using (id) left join (select * from stood where valid_to is null) s using (id) where p.id is not null or k.id is not null),
         dated as (select * exclude (first, birth), coalesce(first, least(birth, seen), {default}) as born, {closed} as told_closed, {decided} as decided from row)
-        select * exclude (told_closed), case when decided or told_closed is not null then case when told_closed <= seen and (is_new or told_closed >= latest) then
-            greatest(told_closed, born) end end as closed from dated"""
+        select * exclude (told_closed), case when decided and told_closed <= seen and (is_new or told_closed >= latest) then greatest(told_closed, born) end as closed from dated"""
 
 
 def _parts(heard: Heard, columns: list[str], types: Mapping[str, str], now: datetime) -> dict[str, str]:
@@ -132,12 +132,12 @@ def _parts(heard: Heard, columns: list[str], types: Mapping[str, str], now: date
         return ", ".join(f"case when {when.format(c=c)} then {m} end as {c}" if when else f"{m} as {c}" for c, m in zip(names, made, strict=True)) or "null as _none"
 
     firsts = []
-    for since in sorted({heard.tracked.get(c) for c in tracked}, key=str):
+    for place, since in enumerate(sorted({heard.tracked.get(c) for c in tracked}, key=str)):
         names = [c for c in tracked if heard.tracked.get(c) == since]
         olds = ", ".join(f"first(struct_pack(v := try_cast(old as {types[c]})) order by moment, n) filter (where field = '{c}') as {c}" for c in names)
         values = ", ".join(f"coalesce(f.{c}, struct_pack(v := n.{c}::{types[c]})) as {c}" for c in names)
         at_least = f", TIMESTAMP '{since}'" if since else ""
-        firsts.append(f"""union all by name select id, greatest(n.born, n.told_from{at_least}) as moment, 2 as rank, 'crm_history' as origin, {t} as recorded_at, {values}
+        firsts.append(f"""union all by name select id, greatest(n.born, n.told_from{at_least}) as moment, 2.{place:04} as rank, 'crm_history' as origin, {t} as recorded_at, {values}
             from news n left join (select id, {olds} from told group by id) f using (id) where n.is_told and greatest(n.born, n.told_from{at_least}) <= n.seen""")
     changes = ", ".join(f"last(struct_pack(v := try_cast(new as {types[c]})) order by n) filter (where field = '{c}') as {c}" for c in tracked) or "null as _none"
     told = [f"case when was_told or s.{c} is not null then struct_pack(v := s.{c}) end as {c}" if c in tracked else f"struct_pack(v := s.{c}) as {c}" for c in types]

@@ -1,6 +1,7 @@
 -- The whole histories of the records that a sync heard of, one row a version, of those that differ from what stands.
 -- A history is laid out as points in time, each of which sets some columns (to structs) and leaves the others null; columns are then filled
--- forward, and a point that changes nothing is no version. Where two points coincide, the higher rank counts. versions.py fills the braces.
+-- forward, and a point that changes nothing is no version. Where two points coincide, the higher rank counts;
+-- no two of a record have the same. versions.py fills the braces.
 --   news: one row a record: its columns, deleted_at, merged_into, and of the sync: seen, born, closed (or null), latest (its last version), is_new,
 --         is_partial (not pulled: its columns are those that stand), was_told, is_told (its history is told anew, since told_from), decided
 --   stood: the records' versions in the lake;  told: id, moment, n, field, old, new (text)
