@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
+from sklearn.metrics import roc_auc_score
 
 from workbench.models import ladder
 from workbench.models.calibration import Platt, calibration_error, log_losses, perfect_calibration_error
@@ -69,12 +70,24 @@ def test_training_holds_open_records_too_so_its_rate_is_the_true_one(monkeypatch
     assert abs(np.mean(Spy.shares) - truth) < 0.005 < frame.loc[settled, "event"].mean() - truth  # leaving the open ones out would have raised it
 
 
-def test_models_learn_from_the_training_rows_only_though_later_ones_get_log_odds_too(monkeypatch):
+def test_models_learn_from_rows_whose_horizon_ended_before_they_judge(monkeypatch):
     learned, frame = [], snapshots_of()
     monkeypatch.setattr(BaseRate, "fit", lambda self, X, y, groups, beside=None, real=BaseRate.fit: learned.append(X["week"].max()) or real(self, X, y, groups, beside))
     judged = evaluate(frame, ["x", "week"], evaluation="time", horizon_days=84, rungs=(BaseRate,))
     train, test = time_split(frame, 84)
-    assert max(learned) == frame.loc[train, "week"].max() <= frame.loc[test, "week"].min() - 12 and (judged.fold >= 0).all()
+    middle = frame.loc[test, "week"].quantile(0.5, interpolation="lower")
+    assert max(learned[:5]) == frame.loc[train, "week"].max() <= frame.loc[test, "week"].min() - 12 and max(learned[5:]) == middle - 12 and (judged.fold >= 0).all()
+
+
+def test_what_was_fitted_halfway_judges_the_second_half_only():
+    # the first models know nothing, the second everything: before the middle of the test the chances tell nothing of who converts
+    frame = snapshots_of()
+    test, y = time_split(frame, 84)[1], frame["event"].astype(int).to_numpy()
+    starts = ladder._starts(frame["as_of"].to_numpy("datetime64[s]")[test], (0, 0.5))
+    rng = np.random.default_rng(0)
+    p = ladder._as_used({starts[0]: rng.normal(size=(len(y), 1)), starts[1]: 4.0 * y[:, None] - 2}, y, rng.integers(0, 5, len(y)), frame, test, 84)
+    early = (frame["as_of"] < pd.Timestamp(starts[1])).to_numpy()[test]
+    assert abs(roc_auc_score(y[test][early], p[early]) - 0.5) < 0.05 and roc_auc_score(y[test][~early], p[~early]) > 0.99
 
 
 def test_a_training_horizon_ends_before_the_first_test_origin():

@@ -1,7 +1,7 @@
 """Climb the ladder: out-of-sample predictions of every rung, compared pairwise; the simplest that no later one beats.
 
-Five folds by record: a model never sees the records that it is judged on. Time: fitted on rows whose horizon ended before the
-first test origin, judged on the last 30 % of rows. Leaving out every record that is still open at that origin instead would leave
+Five folds by record: a model never sees the records that it is judged on. Time: judged on the last 30 % of rows, fitted on rows whose
+horizon ended before these begin, and once more halfway, since a run learns anew each time. Leaving out every record that is still open at that origin instead would leave
 the rows that were resolved early, whose rate is another. Grouped (no dates): twins on one side.
 """
 
@@ -81,13 +81,33 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     why = _too_few(y, groups, {"": (train | test, MIN_EVENTS), "training ": (train, MIN_TRAINED), "test ": (test, MIN_TESTED)})
     if why := why or ("" if features else "No field was known at the time of scoring, so nothing can be learned."):
         return Evaluation(pd.DataFrame(columns=["row", "group", "fold", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
-    used, fold = np.flatnonzero(train | test | (evaluation == "time")), np.full(len(y), -1)
-    parts: dict[str, np.ndarray] = {}
+    used, fold, as_of = np.flatnonzero(train | test | (evaluation == "time")), np.full(len(y), -1), frame["as_of"].to_numpy("datetime64[s]")
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
     fold[used] = group_folds(y[used], groups[used], k=k, seed=seed, alike=alike)
+    starts, learned = _starts(as_of[test], (0, 0.5)) if evaluation == "time" else [as_of.min()], [train]
+    learned += [frame["event"].notna().to_numpy() & (as_of + np.timedelta64(horizon_days, "D") <= start) for start in starts[1:]]
+    fitted = [out_of_fold(rungs, frame, features, fold, learn, seed=seed, progress=progress) for learn in learned]
+    rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
+    for name, z in fitted[-1].items():
+        if evaluation == "time":
+            rows[name] = _as_used(dict(zip(starts, (parts[name] for parts in fitted), strict=True)), y, fold, frame, test, horizon_days)
+        elif name == BaseRate.name:
+            rows[name] = expit(z[test, 0])
+        else:
+            rows[name] = _by_folds(z, y, fold) if evaluation == "grouped" else Platt().fit(z[train], y[train]).predict(z[test])
+    judged = _judge(rows, [r.name for r in rungs], seed)
+    judged.parts, judged.fold = fitted[-1], fold
+    return judged
+
+
+def out_of_fold(rungs: Sequence[type[BaseRate]], frame: pd.DataFrame, features: list[str], fold: np.ndarray, learn: np.ndarray, *, seed: int,
+                progress: Callable[[str], None] | None = None) -> dict[str, np.ndarray]:
+    """By rung, the log-odds (a column a part) of every row with a fold (>= 0), by a model that learned from the rows `learn` of the other folds."""
+    y, groups, X = frame["event"].fillna(False).astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
+    parts: dict[str, np.ndarray] = {}
 
     def judged_by(f: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        fit, out = learned_from(train & (fold != f), seed), np.flatnonzero(fold == f)
+        fit, out = learned_from(learn & (fold != f), seed), np.flatnonzero(fold == f)
         beside: dict[str, BaseRate] = {}
         for rung in rungs:
             if progress:
@@ -99,34 +119,7 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
         for done in pool.map(lambda f: list(judged_by(f)), range(fold.max() + 1)):
             for name, out, found in done:
                 parts.setdefault(name, np.zeros((len(y), found.shape[1])))[out] = found
-    rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
-    for name, z in parts.items():
-        if evaluation == "time":
-            rows[name] = _as_used(z, y, fold, frame, test, horizon_days)
-        elif name == BaseRate.name:
-            rows[name] = expit(z[test, 0])
-        else:
-            rows[name] = _by_folds(z, y, fold) if evaluation == "grouped" else Platt().fit(z[train], y[train]).predict(z[test])
-    judged = _judge(rows, [r.name for r in rungs], seed)
-    judged.parts, judged.fold = parts, fold
-    return judged
-
-
-def cross_fitted(rung: type[BaseRate], frame: pd.DataFrame, features: list[str], seed: int, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Of every row the log-odds (a column a part) by a `rung` that learned from the labelled rows of the other folds, of whatever time; and its fold."""
-    y, groups, X = frame["event"].fillna(False).astype(int).to_numpy(), frame["group"].to_numpy(dtype=object).astype(str), frame[features]
-    told, fold = frame["event"].notna().to_numpy(), group_folds(y, groups, k=k, seed=seed)
-
-    def of_fold(f: int) -> tuple[np.ndarray, np.ndarray]:
-        fit, out = learned_from(told & (fold != f), seed), np.flatnonzero(fold == f)
-        return out, rung().fit(X.iloc[fit], y[fit], groups[fit]).parts(X.iloc[out])
-
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(of_fold, range(fold.max() + 1)))
-    parts = np.empty((len(y), done[0][1].shape[1]))
-    for out, found in done:
-        parts[out] = found
-    return parts, fold
+    return parts
 
 
 def learned_from(allowed: np.ndarray, seed: int) -> np.ndarray:
@@ -153,13 +146,19 @@ def _by_folds(z: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return p
 
 
-def _as_used(z: np.ndarray, y: np.ndarray, fold: np.ndarray, frame: pd.DataFrame, test: np.ndarray, horizon_days: int) -> np.ndarray:
-    """Probabilities of the test rows as runs would have given them: eight times over the test, the map is learned anew from the latest 30 % of the rows whose
-    horizon had ended by then, in the other folds, and moved to the level of that day (`Pace`), as `horizons.fitted_scorer` does today."""
+def _starts(as_of: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The instants at which so large a share of the rows has gone by, each once."""
+    return np.unique(np.quantile(as_of.astype("int64"), shares, method="lower")).astype(as_of.dtype)
+
+
+def _as_used(fitted: dict[np.datetime64, np.ndarray], y: np.ndarray, fold: np.ndarray, frame: pd.DataFrame, test: np.ndarray, horizon_days: int) -> np.ndarray:
+    """Probabilities of the test rows as runs would have given them, by the models `fitted` last (from when on: log-odds out of sample of all rows): eight times
+    over the test, the map is learned anew from the latest 30 % of the rows whose horizon had ended by then, in the other folds, and moved to the pace of
+    that day, as `horizons.fitted_scorer` does today."""
     as_of, p, day = frame["as_of"].to_numpy("datetime64[s]"), np.empty(len(y)), np.timedelta64(1, "D")
-    starts = np.unique(np.quantile(as_of[test].astype("int64"), np.arange(8) / 8, method="lower")).astype(as_of.dtype)
+    starts = _starts(as_of[test], np.arange(8) / 8)
     for start, end in zip(starts, [*starts[1:], as_of.max() + day], strict=True):
-        ago = (start - as_of) / day
+        ago, z = (start - as_of) / day, fitted[max(since for since in fitted if since <= start)]
         known = (fold >= 0) & (ago >= horizon_days)
         late = known & (ago <= np.quantile(ago[known], 0.3, method="higher"))
         whole = Platt().fit(z[late], y[late])
