@@ -332,7 +332,8 @@ def test_a_leads_fixed_fields_are_the_same_whether_it_was_seen_before_or_after_i
     assert len(converted(late)) > 10 and converted(early)[fields].equals(converted(late)[fields])
 
 
-def test_an_id_that_tells_no_time_makes_a_lead_as_old_as_its_conversion():
+def test_a_leads_id_tells_when_it_was_created_if_it_is_a_uuid_of_version_1():
+    assert pipedrive.born("adf21080-0e10-11eb-879b-05d71fb426ec") == "2020-10-14T11:30:36.552000"  # the vendor's example was added at 11:30:36.551
     assert pipedrive.born("52e93d20-2603-41f0-a826-1f8b4459f0ad") == pipedrive.born("17") == ""  # version 4, and none at all
 
 
