@@ -109,7 +109,7 @@ class Account:
         self.sorted: dict[tuple[str, str], list[tuple]] = {}
         self.users: list[dict] = []
         self.flat: dict[str, list[dict]] = {"activityTypes": [], "currencies": [], "leadLabels": [], "leadSources": []}
-        self.actor = 1
+        self.actor, self.purged = 1, datetime.min
 
     def stamp(self, at: datetime | None = None) -> str:
         """An instant in v2's form, whole seconds."""
@@ -195,7 +195,10 @@ class Account:
 
     def purge(self) -> None:
         """Drop what was deleted more than 30 days ago."""
-        edge = self.stamp(self.clock() - PURGED_AFTER)
+        if self.purged == self.clock():
+            return
+        self.purged = self.clock()
+        edge = self.stamp(self.purged - PURGED_AFTER)
         for kind in ONE:
             if gone := [i for i, r in self.rows[kind].items() if r["is_deleted"] and r["update_time"] < edge]:
                 for id in gone:
@@ -279,6 +282,15 @@ class Account:
                 self.rows[kind][mail[key]]["update_time"] = max(when, self.rows[kind][mail[key]]["update_time"])
                 self.touched(kind)
         return mail
+
+    def grouped(self, kind: str, key: str) -> dict[Any, list[dict]]:
+        """The records of a kind by what their `key` says; kept until something changes."""
+        if (kind, f"by {key}") not in self.sorted:
+            groups: dict[Any, list[dict]] = defaultdict(list)
+            for row in self.rows[kind].values():
+                groups[row.get(key)].append(row)
+            self.sorted[kind, f"by {key}"] = groups  # type: ignore[assignment]
+        return self.sorted[kind, f"by {key}"]  # type: ignore[return-value]
 
     def ordered(self, kind: str, by: str) -> list[tuple]:
         """(key, id) of every record of a kind, ascending; kept until something changes."""
@@ -996,7 +1008,7 @@ class Pipedrive(Server):
                 return None
             return row if self.seen(asked, row) else None
 
-        order = self.account.ordered(kind, by)
+        order = self.account.ordered(kind, by) if wanted is None else sorted((table[i][by] or "" if by != "id" else i, i) for i in wanted if i in table)
         if since and by == "update_time" and query.get("sort_direction", "asc") == "asc":
             order = order[bisect.bisect_left(order, (since,)):]
         return self.keyset(asked, order, row_of, lambda row: self.shown(asked, kind, row))
@@ -1028,7 +1040,7 @@ class Pipedrive(Server):
         """The present value of an optional field, counted from the account."""
         if name in row:
             return row[name]
-        key, rows = {"deals": "deal_id", "persons": "person_id", "organizations": "org_id"}.get(kind, ""), self.account.rows
+        key = {"deals": "deal_id", "persons": "person_id", "organizations": "org_id"}.get(kind, "")
         mails = [m for m in self.account.mails.values() if m.get(key) == row["id"]] if "mail" in name else []
         if name in ("last_incoming_mail_time", "last_outgoing_mail_time"):
             return max((m["time"] for m in mails if m["sent_flag"] == ("outgoing" in name)), default=None)
@@ -1040,7 +1052,8 @@ class Pipedrive(Server):
                    "lost_deals_count": ("deals", {"status": "lost"}), "closed_deals_count": ("deals", {"is_closed": True}), "people_count": ("persons", {})}
         if name in counted:
             other, same = counted[name]
-            return sum(r.get(key) == row["id"] and all((r["status"] in ("won", "lost") if k == "is_closed" else r[k]) == v for k, v in same.items()) for r in rows[other].values())
+            mine = self.account.grouped(other, key).get(row["id"], [])
+            return sum(all((r["status"] in ("won", "lost") if k == "is_closed" else r[k]) == v for k, v in same.items()) for r in mine)
         if name == "attendees":
             return [{"email": p, "is_organizer": False} for p in ()]
         return 0 if name.endswith("_count") else None
@@ -1057,8 +1070,9 @@ class Pipedrive(Server):
         wanted = [int(id)] if id else asked.numbers("deal_ids")
         if not wanted:
             raise refused(400, "deal_ids is required")
-        table = self.account.rows["deal_products"]
-        return self.keyset(asked, self.account.ordered("deal_products", "id"), lambda key: table[key[1]] if table[key[1]]["deal_id"] in wanted else None, dict)
+        table, by_deal = self.account.rows["deal_products"], self.account.grouped("deal_products", "deal_id")
+        order = sorted((r["id"], r["id"]) for deal in set(wanted) for r in by_deal.get(deal, []))
+        return self.keyset(asked, order, lambda key: table[key[1]], dict)
 
     def definitions(self, asked: Asked, name: str, code: str = "") -> dict:
         """Field definitions of v2."""
