@@ -168,7 +168,7 @@ def _text(value: Any, before: str = "") -> str:
     if isinstance(value, (list, tuple)):
         return before + "; ".join(map(_text, value))
     text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value).lower() if isinstance(value, bool) else str(value)
-    return before + re.sub("[\0\ud800-\udfff]", "\ufffd", text)  # what Parquet cannot hold
+    return before + (text if text.isascii() and "\0" not in text else re.sub("[\0\ud800-\udfff]", "\ufffd", text))  # what Parquet cannot hold
 
 
 def _hashed(value: Any) -> str:
