@@ -441,6 +441,27 @@ def test_a_conversion_without_a_trace_of_its_hour_ends_with_its_day():
     assert converted_at(row | {"IsConverted": False}) is None
 
 
+def test_without_the_stamp_of_its_last_stage_a_deal_closes_with_its_last_recorded_change(server):
+    server.hidden, org = {"Opportunity": {"LastStageChangeDate"}}, server.org
+    try:
+        for since in (None, org.now - timedelta(days=900)):  # a first load, an increment
+            rows = pulled(connector(server), "Opportunity", since)
+            assert {key: rows[server.native_id("deal", key)]["closed_at"] for key in org.standing("deal")} == {key: r["closed_at"] for key, r in org.standing("deal").items()}
+    finally:
+        server.hidden = {}
+
+
+def test_a_server_that_cannot_group_tells_by_its_rows_since_when_fields_are_tracked(server):
+    made = connector(server)
+    lead = next(s for s in made.streams if s.name == "Lead")
+    grouped = made.tracked(lead)
+    server.groups = False
+    try:
+        assert made.tracked(lead) == grouped and set(grouped) == {"status", "rating", "owner_id", "Fleet__c"}
+    finally:
+        server.groups = True
+
+
 def test_statuses_named_in_the_settings_give_a_lead_up(server):
     rows = pulled(connector(server, lost_statuses=["Working"]), "Lead")
     assert {r["status"] for r in rows.values() if r["is_lost"]} == {"Working"}

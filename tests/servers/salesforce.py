@@ -59,7 +59,7 @@ class Salesforce(Server):
         super().__init__(org, port=port, page=page, **more)
         self._given, self._made, self._print, self.hidden, self.denied = sf, None, None, dict[str, set[str]](), set[str]()
         self.session, self.api_calls, self.public_key, self.bulk_steps = timedelta(minutes=session_minutes), api_calls, public_key, bulk_steps
-        self.no_bulk = set(no_bulk)
+        self.no_bulk, self.groups = set(no_bulk), True  # groups: aggregate queries are answered
         self.used, self.tokens, self.cursors, self.jobs, self._n = 0, dict[str, datetime](), dict[str, soql.Answer](), dict[str, dict](), 0
         self.refresh_tokens = {REFRESH}
 
@@ -372,7 +372,10 @@ class Salesforce(Server):
         """GET /query and /queryAll."""
         if "explain" in request.query:
             return Reply(200, {"plans": [{"cardinality": 1, "fields": [], "leadingOperationType": "TableScan", "relativeCost": 1.0, "sobjectCardinality": 1, "sobjectType": "", "notes": []}]})
-        answer = soql.execute(soql.parse(request.query.get("q", "")), self.sf, version, deleted=which == "queryAll")
+        query = soql.parse(request.query.get("q", ""))
+        if query.aggregates and not query.counts and not self.groups:
+            raise failure(400, "MALFORMED_QUERY", "unexpected token: 'GROUP'")
+        answer = soql.execute(query, self.sf, version, deleted=which == "queryAll")
         wide = len(answer.columns) > 60
         asked = int((re.search(r"batchSize=(\d+)", request.headers.get("sforce-query-options", "")) or [0, 2000])[1])
         size = max(1, min(self.page, max(200, min(asked, 2000)) // (2 if wide else 1)))

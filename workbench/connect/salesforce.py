@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from workbench.connect.credentials import KEYS, refreshed, secret
 from workbench.connect.http import Allowance, HttpClient, Refused
-from workbench.connect.soql import BULK_FROM, Reader
+from workbench.connect.soql import BULK_FROM, Reader, instant
 from workbench.connect.streams import CustomField, Stream, at, with_fields
 from workbench.errors import WorkbenchError
 
@@ -34,20 +34,16 @@ STAGES = {"stage": "StageName", "amount": "Amount", "close_on": "CloseDate"}  # 
 STREAMS = tomllib.loads(resources.files("workbench").joinpath("connect/salesforce.toml").read_text(encoding="utf-8"))
 
 
-def _instant(value: str | None) -> datetime | None:
-    return datetime.fromisoformat(value).replace(tzinfo=None) if value else None  # a stamp of REST (+0000) or Bulk (Z), or a date
-
-
 def converted_at(row: dict) -> datetime | None:
     """When what the lead became was made, if on the day of ConvertedDate (of the org's zone); else the end of that day, or the last change if earlier.
 
     >>> converted_at({"IsConverted": True, "ConvertedDate": "2026-01-31", "ConvertedContact": {"CreatedDate": "2026-01-31T10:20:30.000+0000"}})
     datetime.datetime(2026, 1, 31, 10, 20, 30)
     """
-    if not row.get("IsConverted") or not (day := _instant(row.get("ConvertedDate"))):
+    if not row.get("IsConverted") or not (day := instant(row.get("ConvertedDate"))):
         return None
-    made = [t for o in ("Opportunity", "Contact", "Account") if (t := _instant(at(row, f"Converted{o}.CreatedDate"))) and abs(t - day - timedelta(hours=12)) <= timedelta(hours=26)]
-    return max(made) if made else min(day + timedelta(days=1, seconds=-1), _instant(row.get("SystemModstamp")) or datetime.max)
+    made = [t for o in ("Opportunity", "Contact", "Account") if (t := instant(at(row, f"Converted{o}.CreatedDate"))) and abs(t - day - timedelta(hours=12)) <= timedelta(hours=26)]
+    return max(made) if made else min(day + timedelta(days=1, seconds=-1), instant(row.get("SystemModstamp")) or datetime.max)
 
 
 def _kind(row: dict) -> str:
@@ -62,7 +58,7 @@ def _id(path: str, prefix: str) -> Callable[[dict], Any]:
 COMPUTED: dict[str, Callable[[dict], Any]] = {
     "deleted": lambda r: r.get("SystemModstamp") if r.get("IsDeleted") else None, "share": lambda r: float(r.get("DefaultProbability") or 0) / 100,
     "outcome": lambda r: "won" if r.get("IsWon") else "lost" if r.get("IsClosed") else "open", "won": lambda r: bool(r.get("IsWon")) if r.get("IsClosed") else None,
-    "closed": lambda r: (r["LastStageChangeDate"] or r.get("CreatedDate")) if r.get("IsClosed") and "LastStageChangeDate" in r else None,
+    "closed": lambda r: (r.get("_changed") or r.get("LastStageChangeDate") or r.get("CreatedDate")) if r.get("IsClosed") else None,
     "converted": converted_at, "ended": lambda r: converted_at(r) or (r["_ended"] if r["_lost"] else None), "worth": lambda r: 1 / float(r["ConversionRate"]), "kind": _kind,
     "direction": lambda r: {"Inbound": "in", "Outbound": "out"}.get(r.get("CallType") or "") or ("in" if r["_incoming"] else "out" if _kind(r) == "email" else None),
     "lead": _id("WhoId", "00Q"), "contact": _id("WhoId", "003"), "deal": _id("WhatId", "006"), "account": lambda r: r.get("AccountId") or _id("WhatId", "001")(r),
@@ -110,8 +106,7 @@ class Connector(Reader):
             answer = refreshed(self.source, self.told["url"], TOKEN) if how == "refresh_token" else self._login.post(TOKEN, {"grant_type": how} | form, again=True).json()
             self._token = answer["access_token"]
         except (Refused, ValueError, LookupError, TypeError) as error:
-            said = error.what if isinstance(error, Refused) else "It answered with something else."
-            raise Refused(f"Salesforce gave no token. {said}", fix=NO_TOKEN, status=getattr(error, "status", 0)) from None
+            raise Refused(f"Salesforce gave no token. {getattr(error, 'what', 'It answered with something else.')}", fix=NO_TOKEN, status=getattr(error, "status", 0)) from None
         return answer.get("instance_url") or self.told["url"]
 
     @cached_property
@@ -161,8 +156,8 @@ class Connector(Reader):
     # ---- rows
     def pull(self, stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
         """Rows with what other objects tell of them (`join`), the currency of an org that has one, and `_lost`; fields that vanish meanwhile are looked up again, once."""
-        self._maps.pop(stream.name, None)
-        (name, *join), more = stream.more.get("join", [""]), {}
+        self._maps.clear()
+        more: dict[str, Any] = {}
         for attempt in (1, 2):
             try:
                 told = (stream.key, "IsDeleted", *CURSORS, *stream.fields.values(), *stream.more.get("needs", "").split())
@@ -173,9 +168,9 @@ class Connector(Reader):
                 changed = f"{stamp} >= {since:%Y-%m-%dT%H:%M:%SZ}" if since and stamp else ""
                 wanted += [c.native for c in self.discover(stream)]
                 for rows in self.rows(stream.name, wanted, stream.more.get("where"), changed, load=since is None and bool(stamp)):
-                    known = self._joined(stream, join, [r["Id"] for r in rows], since) if join else {}
+                    known = {name: self._joined(stream, join, [r["Id"] for r in rows], since) for name, *join in stream.more.get("join", ())}
                     for row in rows:
-                        row |= more | {name: known.get(row["Id"]), stream.cursor: row.get(stamp)}
+                        row |= more | {name: values.get(row["Id"]) for name, values in known.items()} | {stream.cursor: row.get(stamp)}
                         row["_lost"] = not row.get("IsConverted") and bool(self._lost.fullmatch(row.get("Status") or ""))
                     yield rows
                 return
@@ -191,9 +186,9 @@ class Connector(Reader):
 
     def _joined(self, stream: Stream, join: list[str], ids: list[str], since: datetime | None) -> dict[str, Any]:
         """Id -> the greatest value that another object tells of it: of these ids in an increment, of all (kept for this load) otherwise."""
-        (table, key, path, only), found = join, dict[str, Any]()
-        if stream.name in self._maps or not self.field(table, path):
-            return self._maps.get(stream.name, found)
+        (table, key, path, only, *unless), found = join, dict[str, Any]()
+        if table in self._maps or not self.field(table, path) or any(self.field(stream.name, p) for p in unless):
+            return self._maps.get(table, found)
         some = bool(since and stream.cursor)
         for i in range(0, len(ids) if some else 1, IDS_AT_ONCE):
             those = f"{key} IN ({', '.join(map(repr, ids[i:i + IDS_AT_ONCE]))})" if some else f"{key} != null"
@@ -201,7 +196,7 @@ class Connector(Reader):
                 for row in rows:
                     if (value := at(row, path)) not in (None, ""):
                         found[row[key]] = max(value, found.get(row[key], value))
-        self._maps |= {} if some else {stream.name: found}
+        self._maps |= {} if some else {table: found}
         return found
 
     # ---- the past
@@ -209,9 +204,10 @@ class Connector(Reader):
         """Stage, amount and close date of a deal since its creation; each other field since the first change that its history still holds."""
         found: dict[str, datetime | None] = {f: None for f, p in STAGES.items() if stream.name == "Opportunity" and self.field("OpportunityHistory", p)}
         if (table := stream.more.get("history")) in self.tables:
-            for row in self._sf.query(f"SELECT Field, MIN(CreatedDate) since FROM {table} GROUP BY Field")["records"]:
-                if name := self._named(stream, row["Field"])[0]:
-                    found.setdefault(name, _instant(row["since"]))
+            for field, first in self.firsts(table):
+                name = self._named(stream, field)[0]
+                if name and (known := found.get(name, first)):  # None: since creation
+                    found[name] = min(known, first)
         return found
 
     def _named(self, stream: Stream, field: str) -> tuple[str, bool]:
@@ -224,21 +220,25 @@ class Connector(Reader):
         where, order = f"CreatedDate >= {since:%Y-%m-%dT%H:%M:%SZ}" if since else "", " ORDER BY CreatedDate, Id"
         if stream.name == "Opportunity" and "OpportunityHistory" in self.tables:
             for rows in self.rows("OpportunityHistory", ("OpportunityId", "CreatedDate", *STAGES.values(), "PrevAmount", "PrevCloseDate"), where, order=order, load=since is None):
-                yield [{"id": r["OpportunityId"], "at": _instant(r["CreatedDate"]), "field": f, "old": r.get(f"Prev{p}"), "new": r[p]}
+                yield [{"id": r["OpportunityId"], "at": instant(r["CreatedDate"]), "field": f, "old": r.get(f"Prev{p}"), "new": r[p]}
                        for r in rows for f, p in STAGES.items() if p in r]
         if (table := stream.more.get("history")) in self.tables:
             for rows in self.rows(table, (f"{stream.name}Id", "CreatedDate", "Field", "OldValue", "NewValue"), where, order=order, load=since is None):
                 told = [(r, *self._named(stream, r["Field"]), r["OldValue"], r["NewValue"]) for r in rows]
-                yield [{"id": r[f"{stream.name}Id"], "at": _instant(r["CreatedDate"]), "field": name, "old": old, "new": new} for r, name, lookup, old, new in told
+                yield [{"id": r[f"{stream.name}Id"], "at": instant(r["CreatedDate"]), "field": name, "old": old, "new": new} for r, name, lookup, old, new in told
                        if name and not (lookup and any(v and not NATIVE.fullmatch(v) for v in (old, new)))]
 
     def deletions(self, stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
         """What the delete log tells since `since` (it holds 15 days); what lies in the recycle bin comes with the rows."""
-        end = parsedate_to_datetime(self._date).replace(tzinfo=None)
+        end = parsedate_to_datetime(self._date or "Thu, 01 Jan 1970 00:00:00 GMT").replace(tzinfo=None)
         if since and stream.cursor and self.tables[stream.name].get("replicateable", True) and (start := max(since, end - timedelta(days=29))) < end:
             span = {k: f"{v:%Y-%m-%dT%H:%M:%S}+00:00" for k, v in (("start", start), ("end", end))}
-            told = self.client.json(f"/services/data/v{self.version}/sobjects/{stream.name}/deleted/", span)["deletedRecords"]
-            yield [{"id": r["id"], "at": _instant(r["deletedDate"]), "merged_into": None} for r in told]
+            try:
+                told = self.client.json(f"/services/data/v{self.version}/sobjects/{stream.name}/deleted/", span)["deletedRecords"]
+                yield [{"id": r["id"], "at": instant(r["deletedDate"]), "merged_into": None} for r in told]
+            except Refused as error:  # an object without a log: its ids are compared
+                if error.status not in (400, 404):
+                    raise
 
     def ids(self, stream: Stream) -> Iterator[list[str]]:
         """Ids of every record that stands, archived ones too."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from types import SimpleNamespace
@@ -19,6 +20,15 @@ from workbench.connect.http import HttpClient, Refused
 
 BULK_FROM, BATCH = 10_000, 2_000  # rows from which a bulk job costs fewer calls than pages; rows a batch
 LONGEST = 12_000  # characters of a query in an address: the vendor takes 16,384 with the headers
+
+
+def instant(value: str | None) -> datetime | None:
+    """A stamp of REST (+0000) or Bulk (Z), or a date, as naive UTC.
+
+    >>> instant("2026-01-31T10:20:30.000+0000"), instant("")
+    (datetime.datetime(2026, 1, 31, 10, 20, 30), None)
+    """
+    return datetime.fromisoformat(value).replace(tzinfo=None) if value else None
 
 
 class _Session:
@@ -90,6 +100,17 @@ class Reader:
         while not page["done"]:
             page = self._sf.query_more(page["nextRecordsUrl"], identifier_is_url=True, include_deleted=everything)
             yield page["records"]
+
+    def firsts(self, history: str) -> Iterator[tuple[str, datetime]]:
+        """(Field, instant of its first change) of a field history; the same field more than once where the server cannot group."""
+        try:
+            rows = [{"Field": r["Field"], "CreatedDate": r["expr0"]} for r in self._sf.query(f"SELECT Field, MIN(CreatedDate) FROM {history} GROUP BY Field")["records"]]
+            batches: Iterable[list[dict]] = [rows]
+        except Refused as error:
+            if error.status != 400:
+                raise
+            batches = self.rows(history, ["Field", "CreatedDate"])
+        yield from ((row["Field"], at) for rows in batches for row in rows if (at := instant(row["CreatedDate"])))
 
     def _bulk(self, table: str, paths: list[str], soql: str, everything: bool) -> Iterator[list[dict]]:
         """Batches of rows out of a query job, streamed; a part that breaks off is asked for again as a whole."""
