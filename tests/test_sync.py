@@ -394,3 +394,17 @@ def test_a_sync_again_from_the_beginning_changes_nothing_that_stands(lake):
     before = lake.sql("select * from deal_versions order by id, valid_from").fetchall()
     sync(lake, "c", crm, now=T0 + DAY, full=True)
     assert lake.sql("select * from deal_versions order by id, valid_from").fetchall() == before
+
+
+def test_a_crm_that_answers_nothing_is_not_asked_stream_after_stream(lake):
+    streams = [Stream(f"s{n}", "deal", {"created_at": "created"}, cursor="modified", prefix=f"s{n}-") for n in range(5)]
+    crm = Crm(*streams)
+
+    def pull(stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
+        crm.asked.append((stream.name, since))
+        raise Refused("no connection")
+        yield []
+
+    crm.pull = pull  # type: ignore[method-assign]
+    report = sync(lake, "c", crm, now=T0)
+    assert (report["error"] != "").all() and [name for name, _ in crm.asked] == ["s0", "s1"]

@@ -27,7 +27,9 @@ class BudgetSpent(WorkbenchError):
 
 
 class Refused(WorkbenchError):
-    """The CRM said no, or nothing (status 0): status (HTTP), body as it came (hostile; may hold what was sent)."""
+    """The CRM said no, or nothing (status 0): status (HTTP), body as it came (hostile; may hold what was sent), exhausted (it was asked again and again)."""
+
+    exhausted = False
 
     def __init__(self, what: str, *, fix: str = "", status: int = 0, body: str = ""):
         super().__init__(what, fix=fix)
@@ -179,6 +181,8 @@ class HttpClient:
             return tenacity.Retrying(stop=tenacity.stop_after_attempt(self.tries), wait=seconds, sleep=self.wait, reraise=True,
                                      retry=tenacity.retry_if_exception_type(_Again))(self._once, method, path, cost, again, **how)
         except _Again as last:
+            if isinstance(last.error, Refused):
+                last.error.exhausted = True
             raise last.error from None
 
     def _once(self, method: str, path: str, cost: float, again: bool, check: Callable[[Response], None] | None = None, **how: Any) -> Response:

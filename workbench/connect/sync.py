@@ -150,12 +150,12 @@ class Sync:
 
     # ---- reading
     def read(self, one: Pulled, stops: int) -> None:
-        """Pull a stream; an error is told, and ends the sync where the next stream would only meet it again (twice no answer, no credit, no budget)."""
+        """Pull a stream; an error is told, and ends the sync where the next stream would only meet it again (twice no answer or no credit, once no budget)."""
         try:
             self.pull(one)
         except WorkbenchError as error:
             one.error = f"{self.connector.name}, {one.stream.name}: {error}"
-            one.stops = 2 if isinstance(error, BudgetSpent) else stops + 1 if isinstance(error, Refused) and error.status in (0, 401) else 0
+            one.stops = 2 if isinstance(error, BudgetSpent) else stops + 1 if isinstance(error, Refused) and (error.exhausted or error.status in (0, 401)) else 0
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:  # what the connector did not expect; its words may be personal
             at = error.__traceback__
             while at and at.tb_next:
