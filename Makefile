@@ -5,6 +5,7 @@ export PYTHONWARNINGS ?= ignore
 
 help:
 	@echo "make demo       make the demo organisation, run every notebook, print the path of reports/index.html"
+	@echo "                (CRM=salesforce, pipedrive or agentbox: through a stand-in of that CRM, over HTTP)"
 	@echo "make test       run the whole test suite (set WORKBENCH_REAL_DATA=FOLDER for the real-data tests)"
 	@echo "make bench      measure speed and memory; prints a table of ratios"
 	@echo "make soak       run the long proofs"
@@ -24,8 +25,12 @@ help:
 	@touch $@
 
 demo: .venv/installed
+ifdef CRM
+	@$(BIN)/python -m tests.crm_demo $(CRM)
+else
 	@$(BIN)/workbench demo --size small --if-missing
 	@WORKBENCH_SOURCE=demo $(BIN)/workbench run all
+endif
 
 test: .venv/installed
 	@command -v chromium >/dev/null || echo "No chromium, so the browser tests will be skipped: apt-get install chromium"
