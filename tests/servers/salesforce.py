@@ -68,14 +68,15 @@ class Salesforce(Server):
         """The org of this moment: the given one, or the organisation's replayed again after each edit."""
         if self._given is not None:
             return self._given
-        mark = (len(self.org.changes), self.org.now, self.skew, repr(self.org.custom), repr(self.hidden), sorted(self.denied), tuple(self.more.items()).__repr__(),
-                tuple((name, len(rows), sum(hash((r["modified_at"], r["deleted_at"], r["hard"])) for r in rows.values())) for name, rows in self.org.records.items()))
-        if mark != self._print:
-            self._made, self._print = fill(self.org, skew=self.skew, **self.more), mark
-            self._made.denied = set(self.denied)
-            for name, fields in self.hidden.items():
-                self._made.objects[name.lower()].hidden = set(fields)
-        return self._made
+        with self.lock:  # tests look in from other threads
+            mark = (len(self.org.changes), self.org.now, self.skew, repr(self.org.custom), repr(self.hidden), sorted(self.denied), tuple(self.more.items()).__repr__(),
+                    tuple((name, len(rows), sum(hash((r["modified_at"], r["deleted_at"], r["hard"])) for r in rows.values())) for name, rows in self.org.records.items()))
+            if mark != self._print:
+                self._made, self._print = fill(self.org, skew=self.skew, **self.more), mark
+                self._made.denied = set(self.denied)
+                for name, fields in self.hidden.items():
+                    self._made.objects[name.lower()].hidden = set(fields)
+            return self._made
 
     def native_id(self, entity: str, key: int) -> str:
         """Id of a record in the lake behind "<source>:"."""
@@ -174,7 +175,7 @@ class Salesforce(Server):
     @property
     def clock(self) -> datetime:
         """The CRM's clock, with its zone."""
-        return self.sf.now + self.skew
+        return (self._given.now if self._given is not None else self.org.now.replace(tzinfo=UTC)) + self.skew
 
     def clock_seconds(self) -> float:
         """The header Date."""

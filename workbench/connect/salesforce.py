@@ -83,7 +83,7 @@ class Connector(Reader):
         self.source, self.told, self.keep_bodies = source, told, bool(told.get("keep_bodies", False))
         self._lost = re.compile("|".join(map(re.escape, told.get("lost_statuses", ()))) or f".*({LOST}).*", re.IGNORECASE)
         self._token, self._secrets, self._date, self._maps = "", set[str](), "", dict[str, dict]()
-        self._login = HttpClient(told["url"], crm="Salesforce", secrets=lambda: [*self._secrets, self._token], share=told.get("share", .5))
+        self._login = HttpClient(told["url"], crm="Salesforce", secrets=lambda: [*self._secrets, self._token], share=told.get("share", .5), limit=self._limit)
         self.budget = self._login.budget
 
     def _renew(self) -> str:
