@@ -7,9 +7,11 @@ import requests
 
 from tests.servers import agentbox_org as estate
 from tests.servers.agentbox import Agentbox
-from tests.servers.organisation import NOW, moved, organisation
+from tests.servers.organisation import NOW, edits, moved, organisation
 from workbench.connect import agentbox
 from workbench.connect.http import Refused
+from workbench.connect.sync import sync
+from workbench.lake import open_lake
 
 ARCHIVED = sum(estate.contact_status(k) != "Active" for k in organisation().standing("contact"))
 
@@ -246,3 +248,76 @@ def test_unknown_keys_are_found_and_known_private_ones_are_not(server, connector
 def test_land_is_told_in_square_metres_or_not_at_all(unit, size):
     # 1 hectare = 10,000 square metres, 1 acre = 4,046.856
     assert stream("listings").fields["land_square_metres"]({"property": {"landArea": {"value": "200", "unit": unit}}}) == pytest.approx(size)
+
+
+# ---- through the sync, into a lake
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory):
+    """(server, lake) after a first sync at NOW and one a day later, before which listing 5 was withdrawn and note 5, of which no trace is left, deleted."""
+    with Agentbox(organisation()) as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_HOME_CLIENT_ID", running.client)
+        patch.setenv("WORKBENCH_HOME_API_KEY", running.key)
+        lake = open_lake(tmp_path_factory.mktemp("home") / "lake", create=True)
+        for day in range(2):
+            connector = agentbox.Connector("home", {"crm": "agentbox", "url": running.url, "pace": 0})
+            assert (sync(lake, "home", connector, now=running.org.now)["error"] == "").all()
+            if not day:
+                edits(running.org, 1)
+                running.org.change("listing", 5, running.org.now, status="Withdrawn")
+                running.org.delete("activity", 5, running.org.now, hard=True)
+        yield running, lake
+
+
+def test_texts_become_numbers_and_empty_ones_become_missing(synced):
+    _, lake = synced
+    # Listing 1 (n = 0 there): 1 bedroom, no car space, 200 square metres, a guide up to 550,000, not sold; listing 2 has no land
+    assert lake.sql("select bedrooms, car_spaces, land_square_metres, price_high::double, sold_at from listing where id = 'home:1P0001'").fetchall() == [(1, 0, 200.0, 550_000.0, None)]
+    assert lake.sql("select land_square_metres from listing where id = 'home:1P0002'").fetchall() == [(None,)]
+
+
+def test_history_arises_from_our_own_syncs_and_the_lake_says_since_when(synced):
+    server, lake = synced
+    was = server.org.of("listing", 5, ["status"])[-1]["old"]
+    told = lake.sql("select valid_from, status from listing_versions where id = 'home:1P0005' order by valid_from").fetchall()
+    created = server.org.records["listing"][5]["created_at"]
+    assert told == [(created, None), (NOW, was), (NOW + timedelta(days=1), "Withdrawn")]  # the stages before the first sync are unknown, not today's
+    since = lake.fields().set_index(["entity", "field"]).loc[("listing", "status")]
+    assert (since["known_at"], since["history_from"].to_pydatetime()) == ("historized", NOW)
+
+
+def test_what_vanished_is_deleted_as_of_the_sync_that_missed_it(synced):
+    _, lake = synced
+    assert lake.sql("select deleted_at from activity_versions where id = 'home:note-5' and valid_to is null").fetchall() == [(NOW + timedelta(days=1),)]
+
+
+def test_contacts_keep_their_classes_source_and_status(synced):
+    server, lake = synced
+    # contact 7: classes 1 + 7 % 4 = 4 and, as 7 % 7 = 0, 1 + 8 % 4 = 1; source number 7 % 5 = 2
+    assert lake.sql("select x_classes, x_source, x_status from contact where id = 'home:7'").fetchall() == [("Buyer; Past client", "Partner Referral", "Active")]
+    n = len({s for s, in lake.sql("select distinct x_status from contact").fetchall()})
+    assert n == 3  # Active, Archived, Do Not Contact
+
+
+def test_an_enquiry_is_a_lead_with_its_words_and_its_links(synced):
+    server, lake = synced
+    enquiry = server.org.records["enquiry"][3]
+    assert lake.sql("select kind, direction, lead_id, contact_id from activity where id = 'home:enquiry-3'").fetchall() == [("email", "in", "home:3", f"home:{enquiry['contact_id']}")]
+    links = lake.sql("select other_entity, other_id from link where entity = 'lead' and record_id = 'home:3' order by 1").fetchall()
+    assert links == [("contact", f"home:{enquiry['contact_id']}"), ("listing", f"home:{estate.listing_id(enquiry['listing_id'])}")]
+
+
+def test_long_personal_texts_are_kept_as_a_hash_and_private_keys_not_at_all(synced):
+    server, lake = synced
+    bodies = [b for b, in lake.sql("select body from activity where body is not null").fetchall()]
+    assert len(bodies) > 100 and all(b.startswith("blake2b:") for b in bodies)
+    tables = [*lake.entities(), "field", "custom_field", "sync_state"]
+    stored = "".join(lake.sql(f"select * from {lake.relation_sql(table)}").df().to_csv() for table in tables)
+    assert "George Street" in stored  # the search finds what is there
+    assert not [word for word in (server.key, server.client, "private words", "1980-01-01", "still for sale") if word in stored]
+
+
+def test_a_record_seen_twice_in_an_overlap_makes_no_version(synced):
+    _, lake = synced
+    for entity in ("contact", "listing", "requirement", "lead", "activity", "link"):
+        columns = ", ".join(c for c in lake.columns(entity) if c not in ("valid_from", "valid_to", "recorded_at", "origin"))
+        assert lake.sql(f"select {columns} from {entity}_versions group by all having count(*) > 1").fetchall() == []
