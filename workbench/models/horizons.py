@@ -50,7 +50,7 @@ def horizon_scores(spine: Snapshots, judged: ladder.Evaluation, X: pd.DataFrame 
         found, told = judged, None
         if h != spine.horizon_days:
             told = in_order(spine.at_horizon(h), spine)
-            found = ladder.evaluate(told, spine.features, evaluation="time", horizon_days=h, seed=seed, rungs=tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model)), k=3)
+            found = ladder.evaluate(told, spine.features, evaluation="time", horizon_days=h, seed=seed, rungs=tuple(r for r in RUNGS if r.name in (BaseRate.name, judged.model)), k=3, fits=1)
         rows, row = found.rows, found.ladder[found.ladder["model"] == judged.model] if len(found.ladder) else found.ladder
         y, p = (rows[c].to_numpy() if c in rows else np.empty(0) for c in ("y", judged.model))
         usable = len(row) and row["gain_low"].iloc[0] > 0

@@ -1,7 +1,7 @@
 """Climb the ladder: out-of-sample predictions of every rung, compared pairwise; the simplest that no later one beats.
 
 Five folds by record: a model never sees the records that it is judged on. Time: judged on the last 30 % of rows, fitted on rows whose
-horizon ended before these begin, and once more halfway, since a run learns anew each time. Leaving out every record that is still open at that origin instead would leave
+horizon ended before these begin, and once more halfway (`fits`), since a run learns anew each time. Leaving out every record that is still open at that origin instead would leave
 the rows that were resolved early, whose rate is another. Grouped (no dates): twins on one side.
 """
 
@@ -69,7 +69,7 @@ def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tu
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
-def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 5,
+def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 5, fits: int = 2,
              progress: Callable[[str], None] | None = None) -> Evaluation:
     """Judge every rung (or `rungs` only) on rows (group, as_of, event and features), out of sample in k folds; see the module.
 
@@ -84,7 +84,7 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
     used, fold, as_of = np.flatnonzero(train | test | (evaluation == "time")), np.full(len(y), -1), frame["as_of"].to_numpy("datetime64[s]")
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
     fold[used] = group_folds(y[used], groups[used], k=k, seed=seed, alike=alike)
-    starts, learned = _starts(as_of[test], (0, 0.5)) if evaluation == "time" else [as_of.min()], [train]
+    starts, learned = _starts(as_of[test], np.arange(fits) / fits) if evaluation == "time" else [as_of.min()], [train]
     learned += [frame["event"].notna().to_numpy() & (as_of + np.timedelta64(horizon_days, "D") <= start) for start in starts[1:]]
     fitted = [out_of_fold(rungs, frame, features, fold, learn, seed=seed, progress=progress) for learn in learned]
     rows = pd.DataFrame({"row": np.flatnonzero(test), "group": groups[test], "fold": fold[test], "y": y[test]})
