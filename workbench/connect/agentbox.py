@@ -13,13 +13,14 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from workbench.connect.credentials import secret
 from workbench.connect.http import Allowance, Budget, HttpClient, Refused, printable
-from workbench.connect.streams import CustomField, Stream, with_fields
+from workbench.connect.streams import CustomField, Stream, at, with_fields
 
 PAGE, TRIES, PACE = 100, 3, .25  # rows a page (100 is known to work), scans of a list that changes meanwhile, seconds a call (clients in use keep to 20 in 5)
 SQUARE_METRES, ZONES = {"sqm": 1, "m2": 1, "squaremetres": 1, "ha": 10_000, "hectares": 10_000, "acres": 4046.856}, available_timezones()
@@ -27,69 +28,51 @@ FIXES = {400: "Is `url` under [sources.NAME] the address of API version 2?", 403
          404: "The gateway says so of keys that it does not accept, too: compare key and address with what the vendor sent."}
 
 
-def _at(row: Any, *paths: str) -> Any:
-    """The first value that is told at one of the paths ("attachedContacts.0.id"); None for ""."""
-    for path in paths:
-        value = row
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else value[0] if part == "0" and isinstance(value, list) and value else None
-        if value not in (None, ""):
-            return value
-    return None
-
-
-def _names(value: Any) -> str | None:
-    """What a block is called: a text, {"name": ...}, or a list of such, joined by "; "."""
+def _names(row: dict, path: str) -> str | None:
+    """What stands at a path is called: a text, {"name": ...}, or a list of such, joined by "; "."""
+    value = at(row, path)
     parts = value if isinstance(value, list) else [value]
-    return "; ".join(str(_at(p, "displayName", "name") or "") if isinstance(p, dict) else str(p) for p in parts if p not in (None, "")) or None
+    return "; ".join(str(at(p, "displayName", "name") or "") if isinstance(p, dict) else str(p) for p in parts if p not in (None, "")) or None
 
 
 def _person(row: Any) -> str | None:
     """First and last name, else the company's."""
-    return " ".join(v for k in ("firstName", "lastName") if (v := _at(row, k))) or _at(row, "companyName")
+    return " ".join(v for k in ("firstName", "lastName") if (v := at(row, k))) or at(row, "companyName")
 
 
 def _agent(row: dict, role: str = "Listing Agent") -> str | None:
     """The staff member in `role`, else the one shown first."""
-    ranked = sorted(row.get("relatedStaffMembers") or [], key=lambda e: (e.get("role") != role, str(_at(e, "displayOrder") or "~").zfill(9)))
-    return _at(ranked, "0.staffMember.id", "0.id")
+    ranked = sorted(row.get("relatedStaffMembers") or [], key=lambda e: (e.get("role") != role, str(at(e, "displayOrder") or "~").zfill(9)))
+    return at(ranked, "staffMember.id", "id")
 
 
 def _land(row: dict) -> float | None:
     """Square metres; None where size or unit is missing or odd."""
-    size, unit = str(_at(row, "property.landArea.value")), re.sub(r"[^a-z0-9]", "", str(_at(row, "property.landArea.unit")).lower())
+    size, unit = str(at(row, "property.landArea.value")), re.sub(r"[^a-z0-9]", "", str(at(row, "property.landArea.unit")).lower())
     return float(size) * SQUARE_METRES[unit] if unit in SQUARE_METRES and re.fullmatch(r"\d+(\.\d+)?", size) else None
 
 
 def _instant(value: Any) -> datetime | None:
     """A stamp with offset as naive UTC; None for anything else."""
     try:
-        at = datetime.fromisoformat(value)
-        return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else None
+        told = datetime.fromisoformat(value)
+        return told.astimezone(UTC).replace(tzinfo=None) if told.tzinfo else None
     except (TypeError, ValueError):
         return None
 
 
 MADE: dict[str, Callable[[dict], Any]] = {
-    "person": _person, "enquirer": lambda r: _person(r.get("contact")), "agent": _agent, "owner": lambda r: _agent(r, "Primary Owner"), "land": _land,
-    "minutes": lambda r: (end - start).total_seconds() / 60 if (start := _instant(r.get("startDate"))) and (end := _instant(r.get("endDate"))) and start <= end else None,
-    "active": lambda r: str(r.get("status")).lower() == "active", "no_mail": lambda r: r.get("status") == "Do Not Contact" or _at(r, "communicationRestrictions.doNotEmail"),
-    "no_call": lambda r: r.get("status") == "Do Not Contact" or _at(r, "communicationRestrictions.doNotCall"), "category": lambda r: str(_at(r, "property.category") or "").lower(),
-    "sold_amount": lambda r: _at(r, "soldPrice", "contractDetails.price") if _at(r, "soldDate") else None,
-    "suburbs": lambda r: (_names(r.get("suburbs")) or "").replace("; ", ";"), "categories": lambda r: (_names(r.get("propertyCategories")) or "").replace("; ", ";").lower()}
-
-
-def _path(told: str | bool) -> Any:
-    """A path as agentbox.toml writes it, for a Stream; "~a" gives the names of what stands at a."""
-    same, paths = told if isinstance(told, bool) else told[1:], str(told).split(" | ")
-    if isinstance(told, bool) or told[0] in "=~":
-        return (lambda row: _names(_at(row, str(same)))) if str(told)[0] == "~" else lambda row: same
-    return MADE[told[1:-1]] if told[0] == "(" else (lambda row: _at(row, *paths)) if "|" in told or ".0." in told else told
+    "(person)": _person, "(enquirer)": lambda r: _person(r.get("contact")), "(agent)": _agent, "(owner)": lambda r: _agent(r, "Primary Owner"), "(land)": _land,
+    "(minutes)": lambda r: (end - start).total_seconds() / 60 if (start := _instant(r.get("startDate"))) and (end := _instant(r.get("endDate"))) and start <= end else None,
+    "(active)": lambda r: str(r.get("status")).lower() == "active", "(no_mail)": lambda r: r.get("status") == "Do Not Contact" or at(r, "communicationRestrictions.doNotEmail"),
+    "(no_call)": lambda r: r.get("status") == "Do Not Contact" or at(r, "communicationRestrictions.doNotCall"), "(category)": lambda r: str(at(r, "property.category") or "").lower(),
+    "(sold_amount)": lambda r: at(r, "soldPrice", "contractDetails.price") if at(r, "soldDate") else None,
+    "(suburbs)": lambda r: (_names(r, "suburbs") or "").replace("; ", ";"), "(categories)": lambda r: (_names(r, "propertyCategories") or "").replace("; ", ";").lower()}
 
 
 def _stream(name: str, told: dict) -> Stream:
     """A stream as agentbox.toml tells it, which stays in `more`."""
-    fields, words = ({k: _path(v) for k, v in told.get(table, {}).items()} for table in ("fields", "words"))
+    fields, words = ({k: MADE.get(v, v) for k, v in told.get(table, {}).items()} for table in ("fields", "words"))
     link = Stream("links", "link", {k: k for k in ("entity", "record_id", "other_entity", "other_id")}, each="_links", within="record_id", prefix=f"{name}-")
     parts = [link] * ("links" in told) + [Stream("words", "activity", words, prefix="enquiry-", within="lead_id")] * bool(words)
     return Stream(name, told["entity"], fields, told.get("cursor", "lastModified"), prefix=told.get("prefix", ""), parts=tuple(parts), ordered="stamped" in told,
@@ -128,7 +111,7 @@ class Connector:
     def discover(self, stream: Stream) -> list[CustomField]:
         """What no field of the lake holds, and keys that the contract does not know, as the latest rows show them."""
         extra = [e.split(" | ") for e in stream.more["extra"]]
-        fields = [CustomField(path, _path(f"~{path}" if kind == "text" else path), label, kind) for label, path, kind in extra]
+        fields = [CustomField(path, partial(_names, path=path) if kind == "text" else path, label, kind) for label, path, kind in extra]
         rows = self._page(stream, {"orderBy": "lastModified", "order": "DESC"} if stream.more["stamped"] else {})[0]
         rows = rows + (self._details(rows[:1]) if stream.name == "listings" else [])
         own = {k: v for row in rows for k, v in row.items() if k not in CONTRACT and k not in {path.split(".")[0] for _, path, _ in extra} and v not in (None, "", [], {})}
@@ -137,7 +120,7 @@ class Connector:
     def pull(self, stream: Stream, since: datetime | None) -> Iterator[list[dict]]:
         """Rows changed since, a listing with its own answer (the number of its price, its people); bare local times with the offset of the first office's zone."""
         for rows in self._rows(stream, since):
-            if stream.name == "offices" and (named := _at(self._json(f"offices/{rows[0]['id']}", lost={}) if rows else {}, "office.timezone")) in ZONES:
+            if stream.name == "offices" and (named := at(self._json(f"offices/{rows[0]['id']}", lost={}) if rows else {}, "office.timezone")) in ZONES:
                 self.zone = ZoneInfo(named)
             yield [self._dressed(stream, row) for row in (self._details(rows) if stream.name == "listings" else rows)]
 
@@ -164,10 +147,10 @@ class Connector:
             stamps = [_instant(r.get("lastModified")) or datetime.max for r in rows]
             if stamps != sorted(stamps) or datetime.max in stamps:  # the order was not obeyed, or rows have no stamps
                 break
-            yield [r for r, at in zip(rows, stamps, strict=True) if (at, r["id"]) not in known]
+            yield [r for r, when in zip(rows, stamps, strict=True) if (when, r["id"]) not in known]
             if last <= 1 or not rows:
                 return
-            known, top = {(at, r["id"]) for r, at in zip(rows, stamps, strict=True)}, stamps[-1].replace(microsecond=0)
+            known, top = {(when, r["id"]) for r, when in zip(rows, stamps, strict=True)}, stamps[-1].replace(microsecond=0)
             if low and top <= low:
                 top = low + timedelta(seconds=1)
                 yield from self._by_page(stream, self._window(low, top), bare=bare)
@@ -197,7 +180,7 @@ class Connector:
                 raise
             self._taken[stream.name] = self._taken.get(stream.name, 0) + 1
             return self._page(stream, params)
-        rows, last, items = _at(told, stream.more["key"]), str(_at(told, "last")), str(_at(told, "items"))
+        rows, last, items = told.get(stream.more["key"]), str(told.get("last")), str(told.get("items"))
         if not isinstance(rows, list):
             raise Refused(f"Agentbox, {stream.name}: the answer holds no {stream.more['key']}.", fix="The vendor changed something: please report it.")
         last = {"INF": "1", "NAN": "1", "None": str(params.get("page", 1) + (len(rows) >= PAGE))}.get(last, last)
@@ -207,11 +190,10 @@ class Connector:
         """What stands under `response`; Refused for an error in any of the vendor's forms, also inside HTTP 200; `lost` for a 404."""
         try:
             told = self.client.json(f"/{path}", {k: v for k, v in {"version": "2", **(params or {})}.items() if v != ""})
-            inner = _at(told, "response", "Response") or told
-            error = _at(inner, "errors.0") or (inner if _at(inner, "errorCode") else None)
-            if error is None:
+            inner = at(told, "response", "Response") or told
+            if isinstance(inner, dict) and not at(inner, "errors", "errorCode"):
                 return inner
-            code, words = str(_at(error, "code", "errorCode")), printable(str(_at(error, "detail", "errorMessage", "title") or error))
+            code, words = str(at(inner, "errors.code", "errorCode")), printable(str(at(inner, "errors.detail", "errors.title", "errorMessage") or inner))
             raise Refused(f"Agentbox answered {code} to {path}: {words}.", status=int(code) if code.isdigit() else 0, body=words)
         except Refused as refused:
             if refused.status == 404 and lost is not None:
@@ -225,21 +207,21 @@ class Connector:
 
     def _dressed(self, stream: Stream, row: dict) -> dict:
         """A row with offsets on its bare local times (a sale on a day counts from the day's end), _at (entry of an enquiry) and _links."""
-        zone, sold = ZoneInfo(row["timezone"]) if str(row.get("timezone")) in ZONES else self.zone, _at(row, "soldDate")
-        row = row | {"_sold_at": f"{sold}T23:59:59" if sold and len(sold) == 10 else sold, "_at": _at(row, "enquiryDate", "date", "firstCreated")}
+        zone, sold = ZoneInfo(row["timezone"]) if str(row.get("timezone")) in ZONES else self.zone, at(row, "soldDate")
+        row = row | {"_sold_at": f"{sold}T23:59:59" if sold and len(sold) == 10 else sold, "_at": at(row, "enquiryDate", "date", "firstCreated")}
         bare = {k: v for k, v in row.items() if isinstance(v, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d", v)}
         row |= {k: datetime.fromisoformat(v).replace(tzinfo=zone).isoformat() for k, v in bare.items()}
-        me, mine = f"{stream.prefix}{row.get('id')}", _at(row, "contact.id", "attachedContacts.0.id") if stream.entity == "activity" else None
+        me, mine = f"{stream.prefix}{row.get('id')}", at(row, "contact.id", "attachedContacts.id") if stream.entity == "activity" else None
         about = [("listing", row.get("listing")), ("contact", row.get("contact")), *(("listing", e) for e in row.get("attachedListings") or []),
                  *(("contact", e) for k in ("attachedContacts", "relatedContacts") for e in row.get(k) or [])]
         links = [{"id": "-".join(map(str, filter(None, (me, other, id, e.get("role"))))), "entity": stream.entity, "record_id": me, "other_entity": other, "other_id": id}
-                 for other, e in about if (id := _at(e, "contact.id", "id")) and id != mine]
+                 for other, e in about if (id := at(e, "contact.id", "id")) and id != mine]
         return row | {"_links": links}
 
     def _window(self, low: datetime | None, high: datetime | None = None) -> dict[str, str]:
         """Filters by change, both ends inclusive, in agency time with offset."""
         ends = {"filter[modifiedAfter]": low, "filter[modifiedBefore]": high}
-        return {k: at.replace(tzinfo=UTC, microsecond=0).astimezone(self.zone).isoformat() for k, at in ends.items() if at}
+        return {k: end.replace(tzinfo=UTC, microsecond=0).astimezone(self.zone).isoformat() for k, end in ends.items() if end}
 
 
 def _allowance(answer: Any) -> Allowance | None:
