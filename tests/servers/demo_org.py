@@ -96,6 +96,7 @@ def _complete(org: Organisation) -> None:
     for r in org.records["deal"].values():
         r["stage"] = r["stage"] if r["stage"] in chances else "Won" if r["is_won"] else "Lost"  # a stage of before, which a CRM would have moved
         r["probability"] = chances[r["stage"]]
+        r["closed_at"] = (r["closed_at"] or r["modified_at"]) if r["is_won"] is not None else None
     for c in org.changes:
         if c["entity"] == "deal" and c["field"] == "stage":
             won = org.records["deal"][c["key"]]["is_won"]
@@ -121,8 +122,12 @@ def as_agency(org: Organisation) -> Organisation:
         org.create("office", min(r["created_at"] for r in org.records["user"].values()), name=f"Office {n + 1}")
     for name in ("Buyer", "Vendor", "Investor", "Past client"):
         org.create("class", org.now, name=name)
+    steps: dict[int, list[dict]] = {}
+    for c in org.changes:
+        if c["entity"] == "deal" and c["field"] == "stage":
+            steps.setdefault(c["key"], []).append(c)
     for key, r in sorted(org.records["deal"].items()):
-        _listing(org, key, r)
+        _listing(org, key, r, steps.get(key, []))
     people = {key: _enquiry(org, key, r) for key, r in sorted(org.records["lead"].items())}
     for key, r in org.records["activity"].items():
         r["contact_id"] = r["contact_id"] or people.get(r["lead_id"] or 0)
@@ -134,11 +139,10 @@ def as_agency(org: Organisation) -> Organisation:
     return org
 
 
-def _listing(org: Organisation, key: int, deal: dict) -> None:
+def _listing(org: Organisation, key: int, deal: dict, steps: list[dict]) -> None:
     """A listing with the deal's key; 1,000 of the deal's money are 30,000 of the house's."""
     price = round(300_000 + 30 * (deal["amount"] or 10_000), -3)
     sold = {"sold_at": deal["closed_at"], "sold_amount": round(price * (.94 + key % 13 / 100), -2)} if deal["is_won"] else {"sold_at": None, "sold_amount": None}
-    steps = [c for c in org.of("deal", key, ["stage"])]
     listing = org.create("listing", deal["created_at"], by=deal["owner_id"] or 1, address=f"{1 + key % 190} {('George', 'King', 'Station', 'Church')[key % 4]} Street", suburb=SUBURBS[key % 5],
                          postcode=str(2042 + key % 5), kind=HOUSES[key % 3], bedrooms=1 + key % 5, bathrooms=1 + key % 3, car_spaces=key % 3, land_square_metres=150. + key % 600 if key % 3 == 0 else None,
                          price_low=price, price_high=price, currency="AUD", status=STATUS[deal["stage"]], owner_id=deal["owner_id"], contact_id=deal["contact_id"], office_id=1 + key % 2, **sold)
