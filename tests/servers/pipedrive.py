@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from tests.servers.base import Refusal, Reply, Request, Server, serve
-from tests.servers.organisation import SOURCES, Organisation, organisation
+from tests.servers.organisation import Organisation, organisation
 
 PURGED_AFTER = timedelta(days=30)
 OPTIONAL = {  # include_fields: what describes a record now and is left out unless asked for
@@ -316,7 +316,6 @@ SYSTEM = {
                       ("Employee count", "employee_count", "int"), ("Annual revenue", "annual_revenue", "double")],
     "products": [("Name", "name", "varchar"), ("Category", "category", "enum")],
     "activities": [("Subject", "subject", "varchar"), ("Type", "type", "enum"), ("Done", "done", "boolean")]}
-INDUSTRIES = ["Retail", "Energy", "Health", "Logistics"]
 
 
 class Mirror:
@@ -393,18 +392,20 @@ class Mirror:
 
     def _definitions(self) -> None:
         """Field definitions: the system's own, then the customer's; leads' fields are the deals'."""
-        if (mark := hash(str(self.org.custom))) == self.drawn:
+        told = {code: sorted({r[name] for entity in entities for r in self.org.records.get(entity, {}).values() if r.get(name)}) for code, name, *entities in (
+            ("channel", "source", "lead", "deal"), ("industry", "industry", "lead", "account"), ("category", "family", "product"))}
+        if (mark := hash(str((self.org.custom, told)))) == self.drawn:
             return
         self.drawn, stamp = mark, self.account.stamp(self.org.now)
 
         def options(place: str, labels: list[str]) -> list[dict]:
             return [{"id": self.option(place, label), "label": label, "color": None, "add_time": stamp, "update_time": stamp} for label in labels]
 
-        fixed = {"channel": list(SOURCES), "industry": INDUSTRIES, "category": ["Vans", "Service"], "label_ids": ["Key", "Risk"]}
+        fixed = told | {"label_ids": ["Key", "Risk"]}
         self.account.fields = defaultdict(list, {kind: [{
             "field_name": name, "field_code": code, "description": None, "field_type": kept, "options": options(code, fixed[code]) if code in fixed else None,
-            "subfields": None, "is_custom_field": False, "is_optional_response_field": False, "options_deleted": []} for name, code, kept in told]
-            for kind, told in SYSTEM.items()})
+            "subfields": None, "is_custom_field": False, "is_optional_response_field": False, "options_deleted": []} for name, code, kept in its]
+            for kind, its in SYSTEM.items()})
         self.codes = {}
         for entity, kind in HOMES.items():
             for its in self.org.custom.get(entity, []):
@@ -860,7 +861,7 @@ class Pipedrive(Server):
             out, records, m = super().expected(entity), self.org.standing(entity), self.mirror
             for key, record in self.org.records["lead"].items() if entity in ("account", "contact") else ():
                 if not record["converted_deal_id"]:
-                    id, owner = str(LEAD_PEOPLE + key), self.native_id("user", record["owner_id"])
+                    id, owner = str(LEAD_PEOPLE + key), record["owner_id"] and self.native_id("user", record["owner_id"])
                     out[id] = {n: record.get(n) for n in self.expresses[entity]} | {"owner_id": owner} | (
                         {"name": record["company"]} if entity == "account" else {"account_id": id})
             for key, record in self.org.records.get(entity, {}).items():
@@ -908,7 +909,7 @@ class Pipedrive(Server):
             row |= {"contact_id": str(LEAD_PEOPLE + lead), "account_id": str(LEAD_PEOPLE + lead)}
         if kind == "activity":
             done = [c["at"] for c in self.mirror.moves["activity", key] if c["field"] == "is_done" and c["new"]]
-            row |= {"direction": None, "happened_at": done[-1] if done else record["happened_at"]}
+            row |= {"direction": None, "happened_at": done[-1] if done else record["happened_at"] if record["is_done"] else record["happened_at"].replace(second=0)}
         else:
             row |= {"subject": record["subject"] if kind == "mail" else None, "happened_at": record["happened_at"] if kind == "mail" else record["created_at"], "is_done": True,
                     "duration_minutes": None}
