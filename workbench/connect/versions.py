@@ -13,7 +13,7 @@ import pyarrow as pa
 from workbench import schema
 from workbench.rows import quoted, scratch
 
-BUCKET = 60_000  # records that are compared at once, so that memory does not grow with the table
+BUCKET = 15_000  # records that are compared at once, so that memory does not grow with the table
 NEVER, LONG_AGO = "'infinity'::timestamp", "TIMESTAMP '1970-01-01'"
 
 
@@ -53,11 +53,12 @@ def new_versions(con: duckdb.DuckDBPyConnection, lake, heard: Heard, *, now: dat
     types = {c: t for c, t in stored.items() if c in schema.entity(heard.entity).fields or c.startswith("x_")}
     types |= {c: schema.DUCKDB_TYPES[heard.kinds[c]] for c in columns if c not in types}
     known = ", ".join(f"{c if c in stored else 'null'}::{t} as {c}" for c, t in types.items())
-    n = con.sql("select count(*) from (select id from pulled_all union select id from gone_all union select id from told_all)").fetchall()[0][0]
-    buckets, before = -(-n // BUCKET), lake.relation_sql(heard.entity)
+    ids = "select id from pulled_all union select id from gone_all union select id from told_all"
+    cuts = [r[0] for r in con.sql(f"select id from (select id, row_number() over (order by id) as place from ({ids})) where place % {BUCKET} = 1 order by id").fetchall()]
+    before = lake.relation_sql(heard.entity)  # records that lie together in files: a later sync rewrites fewer of them
     script = resources.files("workbench.connect").joinpath("versions.sql").read_text(encoding="utf-8").format(**_parts(heard, columns, types, now))
-    for bucket in range(buckets):
-        mine = f"hash(id) % {buckets} = {bucket}"
+    for first, last in zip(cuts, [*cuts[1:], None], strict=False):
+        mine = f"id >= {quoted(first)}" + (f" and id < {quoted(last)}" if last else "")
         con.execute(f"""create or replace temp table pulled as select * from pulled_all where {mine} qualify row_number() over (partition by id order by _stamp desc nulls last, _n desc) = 1;
             create or replace temp table told as select * from told_all where {mine} and field <> '';
             create or replace temp table covered as select id, max(moment) as moment from told_all where {mine} and field = '' group by id;
