@@ -77,7 +77,7 @@ def fitted_scorer(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation
     y, groups = told["event"].fillna(False).astype(int).to_numpy(), told["group"].to_numpy(dtype=object).astype(str)
     rung = next(r for r in RUNGS if r.name == model)().fit(part[spine.features], y[part.index], groups[part.index])
     parts, fold, tested = found.parts[model], found.fold, found.rows["row"].to_numpy()
-    if spine.evaluation == "time":  # those that were judged learned from older rows alone; the map belongs to models which learned as this one did
+    if spine.evaluation == "time" and horizon_days == spine.horizon_days:  # those judged learned from older rows alone; the map belongs to models that learned as this one
         parts = ladder.out_of_fold((type(rung),), told, spine.features, fold, told["event"].notna().to_numpy(), seed=seed)[model]
     map = Platt().fit(parts[tested], y[tested])
     interval = Interval().fit(map, parts[tested], y[tested], groups[tested], fold[tested])
