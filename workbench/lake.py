@@ -222,7 +222,9 @@ class Lake:
 
     def _replace(self, entity: str, ids: pa.Table, which: str, rows: pa.Table) -> None:
         """Put `rows` in the place of the versions of `ids` for which `which` (SQL about t) holds."""
-        if ids.num_rows:  # a MERGE reads all of the table
+        if which == "true" and 0 < ids.num_rows <= 5000:
+            self.store.delete(entity, f"id in ({', '.join(map(quoted, ids['id'].to_pylist()))})")
+        elif ids.num_rows:  # a MERGE reads all of the table
             self.store.merge(entity, ids, f"t.id = s.id and {which}", lambda merge: merge.when_matched_delete())
         if rows.num_rows:
             self.store.append(entity, rows.cast(self.store.schema(entity)))

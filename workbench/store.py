@@ -157,6 +157,11 @@ class Store:
         with self._changed(table) as delta:
             clauses(delta.merge(source, predicate, source_alias="s", target_alias="t", commit_properties=_COMMIT)).execute()
 
+    def delete(self, table: str, predicate: str) -> None:
+        """Delete the rows for which SQL `predicate` holds; half the memory of a MERGE that does the same."""
+        with self._changed(table) as delta:
+            delta.delete(predicate, commit_properties=_COMMIT)
+
     def compact(self) -> None:
         """Join small files; a new publish, same content."""
         for name in list(self.heads):
