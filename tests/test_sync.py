@@ -209,7 +209,7 @@ def test_comparing_ids_finds_what_vanished_untold_and_what_never_came(lake, vani
 
 
 def test_many_ids_are_compared_once_a_week(lake, monkeypatch):
-    monkeypatch.setattr("workbench.connect.sync.SWEEPS", ((2, timedelta(0)), (1000, timedelta(days=7))))
+    monkeypatch.setattr("workbench.connect.pull.SWEEPS", ((2, timedelta(0)), (1000, timedelta(days=7))))
     crm = Crm()
     for key in "123":
         crm.put(key, T0 - DAY, stage="New")
