@@ -69,9 +69,9 @@ def time_split(frame: pd.DataFrame, horizon_days: int, share: float = 0.3) -> tu
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads that wait for each other cost more than they bring
-def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 5, fits: int = 2,
+def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horizon_days: int = 90, seed: int = 7, rungs: Sequence[type[BaseRate]] = (), k: int = 0, fits: int = 2,
              progress: Callable[[str], None] | None = None) -> Evaluation:
-    """Judge every rung (or `rungs` only) on rows (group, as_of, event and features), out of sample in k folds; see the module.
+    """Judge every rung (or `rungs` only) on rows (group, as_of, event and features), out of sample in k folds (0: five, of many rows three); see the module.
 
     evaluation: time (with days_to_win; rows between, and those whose horizon has not passed, which stand last, tell of the `Pace`); order (as_of is a running number: split by it, the map learned once from the earlier rows); grouped (neither).
     """
@@ -83,6 +83,7 @@ def evaluate(frame: pd.DataFrame, features: list[str], *, evaluation: str, horiz
         return Evaluation(pd.DataFrame(columns=["row", "group", "fold", "y"]), pd.DataFrame(), BaseRate.name, "too little data", why=why)
     used, fold, as_of = np.flatnonzero(train | test | (evaluation == "time")), np.full(len(y), -1), frame["as_of"].to_numpy("datetime64[s]")
     alike = pd.util.hash_pandas_object(X, index=False).to_numpy() if evaluation == "grouped" else None
+    k = k or (5 if len(used) <= 2 * MOST_ROWS else 3)  # with so many, models of three folds learn from as many rows as those of five
     fold[used] = group_folds(y[used], groups[used], k=k, seed=seed, alike=alike)
     starts, learned = _starts(as_of[test], np.arange(fits) / fits) if evaluation == "time" else [as_of.min()], [train]
     learned += [frame["event"].notna().to_numpy() & (as_of + np.timedelta64(horizon_days, "D") <= start) for start in starts[1:]]
