@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.rows import quoted, rows_of
 
 __all__ = ["Connector", "CustomField", "Stream", "sync", "sync_sources"]
+COMMIT = 60_000  # versions that are written to a table at once
 COMMON = {f.name for f in schema.COMMON}
 GONE = pa.schema([("id", pa.string()), ("moment", pa.timestamp("us")), ("merged_into", pa.string())])
 
@@ -103,10 +104,16 @@ class Sync(Puller):
             part.heard.gone = pa.Table.from_pylist(part.gone, GONE) if part.gone else None
             self.tell_fields(one, part)
             self.say(f"writing {part.heard.entity}")
+            waiting: list[pa.Table] = []
             for versions, counts in new_versions(self.db, self.lake, part.heard, now=self.now):
-                self.lake.load_versions(part.heard.entity, versions)
+                waiting.append(versions)
                 for name, n in counts.items() if part is one.parts[0] else ():
                     one.counts[name] += n
+                if sum(v.num_rows for v in waiting) >= COMMIT:
+                    self.lake.load_versions(part.heard.entity, pa.concat_tables(waiting))
+                    waiting.clear()
+            if waiting:
+                self.lake.load_versions(part.heard.entity, pa.concat_tables(waiting))
             bad = [{"source": self.source, "file": one.stream.name, "rule": "unreadable_value", "entity": part.heard.entity, "record_id": i, "detail": c, "n": n} for c, (n, i) in part.mapper.bad.items()]
             if part.heard.historized:
                 self.tell_fields(one, part)

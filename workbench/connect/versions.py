@@ -142,7 +142,8 @@ def _parts(heard: Heard, columns: list[str], types: Mapping[str, str], now: date
             from news n left join (select id, {olds} from told group by id) f using (id) where n.is_told and greatest(n.born, n.told_from{at_least}) <= n.seen""")
     changes = ", ".join(f"last(struct_pack(v := try_cast(new as {types[c]})) order by n) filter (where field = '{c}') as {c}" for c in tracked) or "null as _none"
     told = [f"case when was_told or s.{c} is not null then struct_pack(v := s.{c}) end as {c}" if c in tracked else f"struct_pack(v := s.{c}) as {c}" for c in types]
+    late = set(columns) - set(lasting) - {"deleted_at", "merged_into"}  # without any, a birth says all that is to be seen
     birth = f"{sets(lasting)}, {sets(outcome, when='closed is null and not decided')}"
     return {"stood": ", ".join(told), "birth": birth.replace("null as _none, null as _none", "null as _none"), "first": "\n    ".join(firsts), "change": changes, "close": sets(outcome),
-            "ending": sets(["deleted_at", "merged_into"]), "sight": sets(columns), "now": t, "columns": ", ".join(types),
+            "ending": sets(["deleted_at", "merged_into"]), "sight": sets(columns), "seen": "not is_partial" + (" and not (is_new and deleted_at is null)" if not late else ""), "now": t, "columns": ", ".join(types),
             "filled": ", ".join(f"(last_value({c} ignore nulls) over w).v as {c}" for c in types), "packed": ", ".join(f"{c} := {c}" for c in types)}

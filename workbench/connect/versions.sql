@@ -17,7 +17,7 @@ create or replace temp view point as
     union all by name select id, closed as moment, 4 as rank, 'sync_diff' as origin, {now} as recorded_at, {close} from news where closed is not null
     union all by name select id, greatest(deleted_at, born, latest) as moment, 5 as rank, 'sync_diff' as origin, {now} as recorded_at, {ending} from news where deleted_at is not null
     -- 9: what this sync saw
-    union all by name select id, seen as moment, 9 as rank, 'sync_diff' as origin, {now} as recorded_at, {sight} from news where not is_partial;
+    union all by name select id, seen as moment, 9 as rank, 'sync_diff' as origin, {now} as recorded_at, {sight} from news where {seen};
 
 create or replace temp table version as
     with filled as (
