@@ -94,7 +94,10 @@ class Interval:
             label[part] = k
         self.at_ = np.array([logit(p[part].mean()) for part in bins])
         offset, chance = _offsets(label, y - p, slope, groups)
-        self.bend_, self.bend_variance_, _ = _shrunk(offset, chance)
+        z = logit(p)
+        middle = slope @ z / slope.sum()
+        away = (self.at_ - middle) ** 2 / max(slope @ (z - middle) ** 2 / slope.sum(), 1e-9)  # a line is held in its middle: what bends it grows with the square
+        self.bend_, self.bend_variance_, _ = _shrunk(offset, chance, np.maximum(1.0, away))
         third = 3 * label // max(len(bins), 1)
         k = len(np.unique(fold))  # the folds' mean is in the map already, and one new model lies as far from it again: (k + 1) / (k - 1)
         self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2] * (k + 1) / max(k - 1, 1)
@@ -194,15 +197,16 @@ def _offsets(label: np.ndarray, off: np.ndarray, slope: np.ndarray, groups: np.n
     return np.bincount(code, off) / weight, crowding / weight
 
 
-def _shrunk(offset: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def _shrunk(offset: np.ndarray, chance: np.ndarray, size: np.ndarray | float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
     """Posterior mean and variance of each true offset, and the mean of their common variance, given offsets seen with variance `chance`.
 
-    offset ~ N(true, chance), true ~ N(0, t^2), t half-normal with scale TYPICAL; a grid over t, so that what few offsets cannot tell stays open.
+    offset ~ N(true, chance), true ~ N(0, (t x size)^2), t half-normal with scale TYPICAL; a grid over t, so that what few offsets cannot tell stays open.
     """
     t2 = np.linspace(0, 4 * TYPICAL, 60)[:, None] ** 2
-    fit = -0.5 * (np.log(t2 + chance) + offset**2 / (t2 + chance)).sum(axis=1) - 0.5 * t2[:, 0] / TYPICAL**2
+    prior = t2 * np.broadcast_to(size, offset.shape) ** 2
+    fit = -0.5 * (np.log(prior + chance) + offset**2 / (prior + chance)).sum(axis=1) - 0.5 * t2[:, 0] / TYPICAL**2
     weight = np.exp(fit - fit.max())
     weight /= weight.sum()
-    mean, variance = offset * t2 / (t2 + chance), chance * t2 / (t2 + chance)
+    mean, variance = offset * prior / (prior + chance), chance * prior / (prior + chance)
     middle = weight @ mean
     return middle, weight @ (variance + (mean - middle) ** 2), float(weight @ t2[:, 0])
