@@ -132,3 +132,13 @@ def test_status_tells_of_every_stream(filled):
     status = sync_status(filled.lake, filled.server.org.now + DAY)
     assert (status["error"] == "").all() and status["last_success"].notna().all() and status["calls"].sum() > 0
     assert status["lag_hours"].between(0, 49).all()
+
+
+def test_a_report_tells_how_fresh_each_stream_was(filled, tmp_path):
+    from workbench.connect.status import freshness
+    from workbench.report.export import render
+    told = freshness(filled.lake, filled.server.org.now + DAY)
+    told[0]["error"] = "<script>alert(1)</script> refused"
+    record = {"name": "x", "status": "ok", "freshness": told}
+    page = render("page.html.j2", page={"title": "T", "lead": "", "parts": []}, record=record, standalone=True)
+    assert all(f"crm: {r['stream']}" in page for r in told) and "not all could be read" in page and "<script>alert" not in page

@@ -35,6 +35,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.execute import ERROR_MARKER_TAG, ERROR_STYLE
 
 from workbench import checks
+from workbench.connect.status import freshness
 from workbench.errors import WorkbenchError
 from workbench.lake import open_lake
 from workbench.report.export import export_report, write_whole
@@ -138,6 +139,8 @@ class Run:
         record = self.record | {key: told[key] for key in ("results", "cards", "as_of", "source") if told.get(key) is not None} | {
             "status": "failed" if error else "ok", "error": error, "started_at": started, "ended_at": utc_now(),
             "seconds": round(time.perf_counter() - clock, 2), "peak_mb": round(self.peak_kb / 1024) or None}
+        with suppress(WorkbenchError):  # the lake was vacuumed meanwhile
+            record["freshness"] = freshness(open_lake(record["lake"], record["lake_version"]), datetime.now(UTC).replace(tzinfo=None), record["source"] or None)
         record = checks.masked(record, self.secrets)
         with FileLock(self.folder / ".lock"):  # notebook, report and record are of one run, also where another of this name ends now
             kept = self._kept(hidden, record)
@@ -169,7 +172,7 @@ def new_record(name: str, status: str, error: str, slot: str | None = None) -> d
     """The record of a run that never began, with every key that a record has."""
     return {"name": name, "notebook": None, "title": name, "status": status, "error": error, "started_at": utc_now(), "ended_at": utc_now(), "seconds": 0.0,
             "peak_mb": None, "parameters": {}, "as_of": None, "source": None, "lake": str(settings().lake), "lake_version": None,
-            "versions": {p: version(p) for p in PACKAGES}, "slot": slot, "results": {}, "cards": [], "report": None}
+            "versions": {p: version(p) for p in PACKAGES}, "slot": slot, "results": {}, "cards": [], "freshness": [], "report": None}
 
 
 def run_notebooks(names: list[str], *, parameters: Mapping[str, Any] | None = None, as_of: str = "", source: str = "", jobs: int = 2, standalone: bool = False,
