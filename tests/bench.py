@@ -266,25 +266,25 @@ def model_rows() -> tuple[pd.DataFrame, list[str]]:
         frame[f"b_{i}"] = pd.array(rng.random(n) < 0.2, dtype="boolean")
     z = 0.5 * frame["n_1"] - 0.4 * frame["n_3"] + 0.3 * (frame["n_5"] > 0) + 0.4 * (frame["c_3"] == "level 2").astype(float) - 2.2
     record = np.arange(n) // 4
-    return frame.assign(event=rng.random(n) < 1 / (1 + np.exp(-z)), group=np.char.add("b:", record.astype(str)),
+    event = rng.random(n) < 1 / (1 + np.exp(-z))
+    return frame.assign(event=pd.array(event, dtype="boolean"), days_to_win=np.where(event, 90 * rng.random(n), np.nan), group=np.char.add("b:", record.astype(str)),
                         as_of=pd.Timestamp("2025-01-01") + pd.to_timedelta(28 * (np.arange(n) % 4) + 7 * (record % 52), "D")), [c for c in frame if c[1] == "_"]
 
 
 def train() -> float:
-    """Judge the ladder out of sample in five folds and fit what it chose, on 1M snapshots x 60 features."""
-    from workbench.models import leads
-    from workbench.models.calibration import Platt
-    from workbench.models.ladder import evaluate, learned_from
-    from workbench.models.learners import RUNGS
+    """Judge the ladder out of sample, fit what it chose and learn its map and interval, on 1M snapshots x 60 features."""
+    from workbench.features.snapshots import Snapshots
+    from workbench.models.horizons import fitted_scorer
+    from workbench.models.ladder import evaluate
+    from workbench.models.leads import thinned
 
     frame, features = model_rows()
 
     def work() -> None:
-        told = leads.thinned(frame, 7)
+        told = thinned(frame, 7)
         judged = evaluate(told, features, evaluation="time")
-        part = told.iloc[learned_from(np.ones(len(told), dtype=bool), 7)]
-        next(r for r in RUNGS if r.name == judged.model)().fit(part[features], part["event"].to_numpy(int), part["group"].to_numpy(object).astype(str))
-        Platt().fit(judged.judged_parts(), judged.rows["y"].to_numpy())
+        spine = Snapshots("lead", "b", (told["as_of"].max() + pd.Timedelta(days=90)).to_pydatetime(), 90, "grid", "time", told, told.head(0), features, [], pd.DataFrame())
+        fitted_scorer(told, spine, judged, judged.model, horizon_days=90, seed=7)
 
     return timed(work)
 

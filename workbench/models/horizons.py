@@ -76,14 +76,12 @@ def fitted_scorer(told: pd.DataFrame, spine: Snapshots, found: ladder.Evaluation
     part = told.iloc[ladder.learned_from(told["event"].notna().to_numpy(), seed)]
     y, groups = told["event"].fillna(False).astype(int).to_numpy(), told["group"].to_numpy(dtype=object).astype(str)
     rung = next(r for r in RUNGS if r.name == model)().fit(part[spine.features], y[part.index], groups[part.index])
-    parts, fold, tested = found.parts[model], found.fold, found.rows["row"].to_numpy()
-    if spine.evaluation == "time" and horizon_days == spine.horizon_days:  # those judged learned from older rows alone; the map belongs to models that learned as this one
-        parts = ladder.out_of_fold((type(rung),), told, spine.features, fold, told["event"].notna().to_numpy(), seed=seed)[model]
+    parts, tested = found.parts[model], found.rows["row"].to_numpy()
     map = Platt().fit(parts[tested], y[tested])
-    interval = Interval().fit(map, parts[tested], y[tested], groups[tested], fold[tested])
+    interval = Interval().fit(map, parts[tested], y[tested], groups[tested], found.fold[tested])
     if spine.evaluation == "time":
         ago, p = (pd.Timestamp(spine.as_of) - told["as_of"]).to_numpy() / np.timedelta64(1, "D"), map.predict(parts[tested])
-        shift, variance = ladder.pace_of(told, fold, parts @ map.b_, ago, horizon_days).level(ago[tested], p * (1 - p))
+        shift, variance = ladder.pace_of(told, found.fold, parts @ map.b_, ago, horizon_days).level(ago[tested], p * (1 - p))
         map.a_, interval.common_variance_ = map.a_ + shift, interval.common_variance_ + variance
     return Scorer(rung, map, interval)
 

@@ -34,7 +34,7 @@ class Evaluation:
     ladder: one row a rung (model, auc, log_loss, brier, gain over the base rate with gain_low (99 %) and gain_high (95 %, both one-sided);
     gain_low counts also against the rung's own mean probability, since a level that drift happened to favour tells no record from another;
     step, the gain over the rung before with step_low and step_high (95 %), chosen). model: the rung chosen. parts, fold: of every row of
-    the frame, log-odds by rung out of sample and number of the fold (-1: took no part).
+    the frame, log-odds by rung out of sample (of the models fitted last) and number of the fold (-1: took no part).
     """
 
     rows: pd.DataFrame

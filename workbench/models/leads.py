@@ -173,7 +173,7 @@ def lead_scores(lake, *, as_of: datetime, source: str | None = None, horizon_day
 def thinned(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     """One row in so many of each record, from a first one drawn at random, that at most MOST_JUDGED are left: nearly all that the records know, while
     fewer records would know less."""
-    every, record = -(-len(frame) // MOST_JUDGED), pd.factorize(frame["id"])[0]
+    every, record = -(-len(frame) // MOST_JUDGED), pd.factorize(frame["group"])[0]
     first = np.random.default_rng(seed).integers(0, every, record.max() + 1)[record]
     return frame[(frame.groupby(record).cumcount() + first) % every == 0].reset_index(drop=True)
 
