@@ -16,7 +16,7 @@ from pathlib import Path
 ROOMS = ("errors", "settings", "schema", "rows", "store", "lake", "privacy", "ledger", "connect", "features", "quality", "models",
          "plots", "report", "record", "checks", "runs", "schedule", "cli")
 CLOCK_ROOMS = ("runs", "cli")  # only these read the clock
-MAX_FILE, MAX_CELL, MAX_PACKAGE = 300, 12, 8300
+MAX_FILE, MAX_CELL, MAX_PACKAGE = 300, 12, 10600
 LONG: dict[str, str] = {}  # file under workbench/ that may be longer: the reason
 _CLOCKS = {"now", "utcnow", "today"}
 _SQL_CLOCK = re.compile(r"\b(current_timestamp|current_date|get_current_timestamp\(|today\(\)|now\(\))", re.IGNORECASE)

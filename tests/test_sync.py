@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -169,8 +170,9 @@ def test_history_that_is_fetched_per_record_counts_for_the_records_it_covers(lak
     assert versions(lake, "stage", key="c:2") == [(T0 - 9 * DAY, "Offer")]
 
 
-def test_an_outcome_holds_from_when_it_came_and_not_before(lake):
-    crm = Crm()
+@pytest.mark.parametrize("unmapped", ["", "lost_reason"])
+def test_an_outcome_holds_from_when_it_came_and_not_before(lake, unmapped):
+    crm = Crm(replace(DEALS, fields={c: path for c, path in DEALS.fields.items() if c != unmapped}))
     crm.put("1", T0 - 9 * DAY, stage="Won", won=True, closed=(T0 - 2 * DAY).isoformat() + "+00:00")
     crm.put("2", T0 - 9 * DAY, stage="New", won=None)
     sync(lake, "c", crm, now=T0)

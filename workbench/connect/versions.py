@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -106,7 +107,8 @@ def _news(heard: Heard, columns: list[str], now: datetime) -> str:
     values += [f"""case when p.id is null then coalesce(s.{c}, g.{c.replace('deleted_at', 'moment')})
         when g.moment >= coalesce(p._stamp, g.moment) then coalesce({own}, g.{c.replace('deleted_at', 'moment')}) else {own} end as {c}"""
                for c in ends for own in [f"p.{c}" if c in heard.kinds else "null"]]
-    decides = heard.entity in schema.CLOSED and all(f.name in columns for f in told.values() if f.outcome)
+    rules = " ".join(of.get(entity, "") for of in (schema.CLOSED, schema.WON, schema.LOST))
+    decides = entity in schema.CLOSED and {*re.findall(r"\w+", rules)} & {*told} <= {*columns}
     closed = schema.CLOSED[entity] if decides else "sold_at" if "sold_at" in columns else "null::timestamp"
     decided = f"coalesce(({schema.WON[entity]}) or ({schema.LOST[entity]}), false)" if decides else "false"
     born = "p.created_at" if "created_at" in heard.kinds else "null::timestamp"
