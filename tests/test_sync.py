@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from workbench import ledger
 from workbench.connect.http import Budget, Refused
 from workbench.connect.streams import CustomField, Stream
 from workbench.connect.sync import sync
@@ -396,6 +397,21 @@ def test_a_sync_again_from_the_beginning_changes_nothing_that_stands(lake):
     before = lake.sql("select * from deal_versions order by id, valid_from").fetchall()
     sync(lake, "c", crm, now=T0 + DAY, full=True)
     assert lake.sql("select * from deal_versions order by id, valid_from").fetchall() == before
+
+
+def test_what_a_crm_scores_itself_is_kept_in_the_ledger_once_it_changes(lake):
+    crm = Crm()
+    crm.put("1", T0 - DAY, stage="New")
+    crm.scored_by, told = "einstein", [[{"id": "1", "p": 0.4}, {"id": "2", "p": 0.9}]]
+    for day, p in ((0, 0.4), (1, 0.4), (2, 0.5)):
+        told[0][0]["p"] = p
+        crm.scores = lambda: iter(told)
+        assert not sync(lake, "c", crm, now=T0 + day * DAY)["error"].any()
+    said = ledger.scores(lake, purpose="crm", source="c")
+    assert said[["id", "p", "model"]].values.tolist() == [["c:1", 0.4, "einstein"], ["c:2", 0.9, "einstein"], ["c:1", 0.5, "einstein"]]
+    assert ledger.scores(lake).empty  # not among ours
+    crm.scores = lambda: (_ for _ in ()).throw(Refused("no scores for you", status=403))
+    assert "no scores for you" in sync(lake, "c", crm, now=T0 + 3 * DAY)["error"].iloc[-1]
 
 
 def test_a_crm_that_answers_nothing_is_not_asked_stream_after_stream(lake):

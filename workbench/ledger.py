@@ -20,7 +20,7 @@ from workbench.errors import WorkbenchError
 from workbench.rows import ARROW, quoted, scratch
 from workbench.settings import instant
 
-TABLE, PURPOSES = "_ledger/scores", ("production", "backtest", "exploration")
+TABLE, PURPOSES = "_ledger/scores", ("production", "backtest", "exploration", "crm")  # crm: what the CRM's own scores said
 # p within the horizon (null: ever) with its 80 % interval; total = its log-odds in points = start + points (JSON: the strongest by feature) + others.
 _KINDS = {"time": "as_of made_at", "int": "horizon_days lake_version", "text": "purpose source entity id model run band points", "float": "p p_low p_high total start others"}
 SCHEMA = pa.schema([(name, ARROW[kind]) for kind, names in _KINDS.items() for name in names.split()])

@@ -76,7 +76,7 @@ def _stream(name: str, told: Mapping[str, Any]) -> Stream:
 class Connector(Reader):
     """One org. told: url (My Domain), auth (client_credentials, jwt, refresh_token, password), audience, version, share, keep_bodies, fields, lost_statuses, bulk_from."""
 
-    name = "salesforce"
+    name, scored_by = "salesforce", "einstein"
 
     def __init__(self, source: str, told: Mapping[str, Any]):
         super().__init__(float(told.get("version", 60)), int(told.get("bulk_from", BULK_FROM)))

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from workbench import schema
+from workbench import ledger, schema
 from workbench.connect.pull import Part, Pulled, Puller, ids_in
 from workbench.connect.streams import Connector, CustomField, Stream
 from workbench.connect.versions import new_versions
@@ -92,8 +92,21 @@ class Sync(Puller):
                 self.write(one)
             day = {"source": self.source, "stream": "", "tried_at": self.day, "spent": self.connector.budget.spent}
             self.lake.put_rows("sync_state", [*(p.state for p in pulled), day], ("source", "stream"))
+        pulled[-1].error = pulled[-1].error or self.rated(getattr(self.connector, "scores", None))
         return pd.DataFrame([{"stream": p.stream.name, "entity": p.stream.entity, "rows": p.n, **p.counts, "calls": p.state["n_calls"], "seconds": p.seconds,
                               "cursor": p.state.get("mark"), "error": p.error} for p in pulled])
+
+    def rated(self, scores: Callable[[], Iterator[list[dict]]] | None) -> str:
+        """Add to the ledger (purpose crm) what the CRM's own scores of leads (id, p) say anew, to be judged beside ours; what went wrong."""
+        try:
+            told = pd.DataFrame([r | {"id": f"{self.source}:{r['id']}"} for batch in (scores or list)() for r in batch], columns=["id", "p"]).drop_duplicates("id", keep="last")
+        except WorkbenchError as error:
+            return f"{self.connector.name}, its own scores: {error}"
+        said = ledger.scores(self.lake, purpose="crm", source=self.source).drop_duplicates("id", keep="last").set_index("id")["p"]
+        if len(told := told[told["p"].to_numpy() != said.reindex(told["id"]).to_numpy()]):
+            ledger.write_scores(self.lake, told, purpose="crm", model=getattr(self.connector, "scored_by", self.connector.name), as_of=self.now, made_at=self.now,
+                                lake_version=self.lake.version, source=self.source, run="sync", horizon_days=None)
+        return ""
 
     def write(self, one: Pulled) -> None:
         """Bring the tables of a stream and its parts to what it told."""
