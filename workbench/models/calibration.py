@@ -93,11 +93,13 @@ class Interval:
         for k, part in enumerate(bins):
             label[part] = k
         self.at_ = np.array([logit(p[part].mean()) for part in bins])
-        offset, chance = _offsets(label, y - p, slope, groups)
+        chance = _offsets(label, y - p, slope, groups)[1]
+        came, told, rest, half = (np.bincount(label, v) for v in (y, p, 1 - p, chance[label] * slope / 2))  # half = half a record more on each side
+        offset = np.log((came + half) / (told + rest - came + half)) - np.log((told + half) / (rest + half))
         z = logit(p)
         middle = slope @ z / slope.sum()
         away = (self.at_ - middle) ** 2 / max(slope @ (z - middle) ** 2 / slope.sum(), 1e-9)  # a line is held in its middle: what bends it grows with the square
-        self.bend_, self.bend_variance_, _ = _shrunk(offset, chance, np.maximum(1.0, away))
+        self.bend_, self.bend_variance_, _ = _shrunk(offset, chance, 2 * np.maximum(1.0, away))
         third = 3 * label // max(len(bins), 1)
         k = len(np.unique(fold))  # the folds' mean is in the map already, and one new model lies as far from it again: (k + 1) / (k - 1)
         self.common_variance_ = _shrunk(*_offsets(3 * fold + third, y - p - slope * self.bend_[label], slope, groups))[2] * (k + 1) / max(k - 1, 1)
