@@ -71,7 +71,7 @@ class Lake:
 
     def fields(self) -> pd.DataFrame:
         """Table `field`: one row a source, entity and field that differs from the schema's defaults."""
-        return duckdb.default_connection().sql(f"select * from {self.relation_sql('field')} order by source, entity, field").df()
+        return duckdb.default_connection().cursor().sql(f"select * from {self.relation_sql('field')} order by source, entity, field").df()
 
     def masked_columns(self, entity: str, instant: str, fields: pd.DataFrame) -> str:
         """Select list in which a field is null where `fields` (table `field`) say that it was not known yet at SQL expression `instant`."""
@@ -240,7 +240,7 @@ class Lake:
         given = checked_rows(entity, table, {c: types[c] for c in table.column_names}, versions=bool(needed))
         if custom := [c for c in table.column_names if c.startswith("x_")]:
             known = {(r.source, r.field) for r in self.fields().itertuples() if r.entity == entity}
-            sources = [r[0] for r in duckdb.default_connection().sql("select distinct split_part(id, ':', 1) from given order by 1").fetchall()]
+            sources = [r[0] for r in duckdb.default_connection().cursor().sql("select distinct split_part(id, ':', 1) from given order by 1").fetchall()]
             if rows := [{"source": s, "entity": entity, "field": c, "known_at": "assumed"} for s in sources for c in custom if (s, c) not in known]:
                 self.set_fields(rows)
         return given

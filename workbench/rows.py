@@ -46,7 +46,7 @@ def of_source(source: str | None, column: str = "id") -> str:
 
 def rows_of(source: str) -> list[dict]:
     """All rows of an SQL source as dicts."""
-    return duckdb.default_connection().sql(f"select * from {source}").to_arrow_table().to_pylist()
+    return duckdb.default_connection().cursor().sql(f"select * from {source}").to_arrow_table().to_pylist()
 
 
 def x_name(column: str) -> str:

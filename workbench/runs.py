@@ -139,8 +139,7 @@ class Run:
         record = self.record | {key: told[key] for key in ("results", "cards", "as_of", "source") if told.get(key) is not None} | {
             "status": "failed" if error else "ok", "error": error, "started_at": started, "ended_at": utc_now(),
             "seconds": round(time.perf_counter() - clock, 2), "peak_mb": round(self.peak_kb / 1024) or None}
-        with suppress(WorkbenchError):  # the lake was vacuumed meanwhile
-            record["freshness"] = freshness(open_lake(record["lake"], record["lake_version"]), datetime.now(UTC).replace(tzinfo=None), record["source"] or None)
+        record["freshness"] = [stream for stream in record["freshness"] if record["source"] in (None, "", stream["source"])]
         record = checks.masked(record, self.secrets)
         with FileLock(self.folder / ".lock"):  # notebook, report and record are of one run, also where another of this name ends now
             kept = self._kept(hidden, record)
@@ -189,8 +188,9 @@ def run_notebooks(names: list[str], *, parameters: Mapping[str, Any] | None = No
     environment = os.environ | {"WORKBENCH_LAKE": str(lake.path.resolve()), "WORKBENCH_LAKE_VERSION": str(lake.version), "WORKBENCH_RUNS": str(where.runs.resolve()),
                                 "WORKBENCH_REPORTS": str(where.reports.resolve()), "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1"}
     runs: list[Run | dict] = []
+    known = {"lake": str(lake.path), "lake_version": lake.version, "freshness": freshness(lake, datetime.now(UTC).replace(tzinfo=None))}
     for path in paths:
-        base = new_record(path.stem, "refused", "", slot) | {"notebook": path.stem, "lake": str(lake.path), "lake_version": lake.version}
+        base = new_record(path.stem, "refused", "", slot) | {"notebook": path.stem} | known
         try:
             runs.append(Run(path, given, base=base, folder=today, environment=environment, say=progress or (lambda text: None)))
         except (WorkbenchError, ValueError) as error:  # ValueError: the file is no notebook
