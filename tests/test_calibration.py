@@ -130,6 +130,17 @@ def test_one_value_for_everybody_has_a_level_and_an_interval(came):
         assert 0 <= np.min(low) <= p[0] <= np.max(high) <= 1 and np.max(high) - np.min(low) > 0
 
 
+def test_the_lowest_scores_are_judged_apart_where_they_can_hardly_convert():
+    # the lowest 3 in 100 never convert, though the map gives them some .008: their interval leaves that out, and that of the middle stays narrow
+    rng, n = np.random.default_rng(0), 30_000
+    z = rng.normal(-2.5, 1, (n, 1))
+    y = (rng.random(n) < np.where(z[:, 0] < -4.4, 0, expit(z[:, 0]))).astype(int)
+    map = Platt().fit(z, y)
+    interval, low, middle = Interval().fit(map, z, y, np.arange(n), np.arange(n) % FOLDS), z[z[:, 0] < -4.5], z[np.abs(z[:, 0] + 2.5) < 0.2]
+    bounds = interval.of_mean(map, middle)
+    assert interval.of_mean(map, low)[1] < map.predict(low).mean() and bounds[0] < map.predict(middle).mean() < bounds[1] < 1.2 * bounds[0]
+
+
 def test_the_level_of_the_days_ahead_follows_a_season_seen_twice():
     # hazards x exp(.3 cos): the cosine is 1 in the middle of the 90 days ahead, on average .98 there; the map is learned from 3 to 9.7 months ago, whose horizons
     # run from 0 to 9.7 months ago, where it is -.18 on average: .3 x (.98 + .18) = .35 higher. Half a year on, as much lower. A season seen twice is believed for the larger part

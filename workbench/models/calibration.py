@@ -89,6 +89,9 @@ class Interval:
         crowding = _offsets(np.zeros(len(p), dtype=int), y - p, slope, groups)[1][0] * slope.sum()
         self.covariance_ = crowding * np.linalg.inv(x.T @ (x * slope[:, None]) + pull)
         bins = equal_mass(p, int(np.clip(len(np.unique(groups[y == 1])) // 20, 1, 10)))
+        if len(bins) == 10:  # the ends apart: who can hardly convert any more is a few in a hundred
+            (low, first), (last, high) = (np.split(part, [int(share * len(part))]) for part, share in ((bins[0], 0.3), (bins[-1], 0.7)))
+            bins = [low, first, *bins[1:-1], last, high]
         label = np.empty(len(p), dtype=int)
         for k, part in enumerate(bins):
             label[part] = k
