@@ -9,32 +9,13 @@ from pathlib import Path
 
 import keyring
 import pytest
-from keyring.backend import KeyringBackend
 from keyring.errors import KeyringError
 
 from tests.servers import crms
 from tests.servers.organisation import organisation
+from tests.servers.ring import Memory
 from workbench.connect.credentials import connect, keep, open_connector, secret
 from workbench.errors import WorkbenchError
-
-
-class Memory(KeyringBackend):
-    """A keyring that forgets."""
-
-    priority = 1  # type: ignore[assignment]
-
-    def __init__(self):
-        super().__init__()
-        self.kept: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service, username):
-        return self.kept.get((service, username))
-
-    def set_password(self, service, username, password):
-        self.kept[service, username] = password
-
-    def delete_password(self, service, username):
-        del self.kept[service, username]
 
 
 class Broken(Memory):

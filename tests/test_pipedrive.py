@@ -12,11 +12,11 @@ from pathlib import Path
 import keyring
 import pytest
 import requests
-from keyring.backend import KeyringBackend
 
 from tests.servers import crms
 from tests.servers.organisation import edits, organisation
 from tests.servers.pipedrive import ALL_SCOPES, CLIENT, TOKEN, Grant, Pipedrive
+from tests.servers.ring import Memory
 from workbench.connect import pipedrive
 from workbench.connect.http import BudgetSpent, Refused
 from workbench.connect.sync import sync
@@ -429,22 +429,6 @@ def test_the_token_is_in_no_address_and_in_no_error(server, lake, monkeypatch):
 
 
 # ---- OAuth
-class Memory(KeyringBackend):
-    priority = 1  # type: ignore[assignment]
-
-    def __init__(self):
-        self.kept: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service, username):
-        return self.kept.get((service, username))
-
-    def set_password(self, service, username, password):
-        self.kept[service, username] = password
-
-    def delete_password(self, service, username):
-        del self.kept[service, username]
-
-
 @pytest.fixture
 def ring(monkeypatch):
     """A keyring in memory, in the place of the machine's."""
