@@ -102,7 +102,7 @@ def trust_points(s: LeadScores) -> str:
               f"**Drift was not measured**: nothing says that the next {entity}s are like these."))
     points = [how, *s.notes]
     if r["assumed"]:
-        points.append(f"Taken on the mapping's word as known when scored ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
+        points.append(f"Taken as known when scored, though no history dates them ({len(r['assumed'])}): {', '.join(readable(c) for c in r['assumed'])}.")
     if s.half_life:
         how = f"about {s.half_life.days:.0f} days" if s.half_life.known else f"a time that these data can hardly tell (taken as {s.half_life.days:.0f} days)"
         points.append(f"What an inbound activity or visit tells halves in {how} (95 % interval {s.half_life.low:.0f} to {s.half_life.high:.0f} days); "
@@ -157,5 +157,5 @@ def next_steps(s: LeadScores) -> str:
     if (s.suspects["verdict"] != "fine").any():
         steps.append("Ask who fills the accused fields, and when; let one in by name (parameter `allow`) if it is known when the record is scored.")
     if len(s.spine.assumed):
-        steps.append("Import again after a while: fields that changed show their history, and need no assumption any more.")
+        steps.append("Import or sync again after a while: fields that changed show their history, and need no assumption any more.")
     return "\n".join(f"- {p}" for p in steps)
